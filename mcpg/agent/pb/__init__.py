@@ -1,0 +1,1 @@
+"""Generated from protos/mcpg/cp/v1/agent.proto by `make proto`; never edited by hand."""

@@ -1,0 +1,146 @@
+"""Orgs, instances, clusters, enrolment tokens and the server itself."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcpg.wire.base import Body, Time
+
+
+class Org(Body):
+    """A tenant. `status` is active, suspended or decommissioning."""
+
+    id: str = ""
+    slug: str
+    name: str
+    plan_tier: str = ""
+    status: str = ""
+    created_at: Time | None = None
+
+
+class Workspace(Body):
+    id: str = ""
+    org_id: str = ""
+    slug: str
+    name: str
+    created_at: Time | None = None
+
+
+class Environment(Body):
+    id: str = ""
+    workspace_id: str = ""
+    slug: str
+    name: str
+    created_at: Time | None = None
+
+
+class Agent(Body):
+    """
+    One enrolled process of an instance. Three hashes, never mixed: `assigned_hash` is what it should run,
+    `active_hash` what it last acknowledged as active, `received_hash` what it says it was sent.
+    """
+
+    id: str
+    replica: int
+    state: str
+    reason: str = ""
+    version: str = ""
+    pid: int | None = None
+    connected: bool = False
+    last_seen_at: Time | None = None
+    assigned_hash: str = ""
+    active_hash: str = ""
+    received_hash: str = ""
+    rejected_hash: str = ""
+    config_error: str = ""
+
+
+class Instance(Body):
+    """
+    One gateway, managed or self-enrolled. `state` is derived from its agents: enrolling, online, stale, departed or
+    quarantined. `addressable` is empty until it is ready; the first URL is the one to use.
+    """
+
+    id: str
+    instance_uid: str
+    name: str = ""
+    org: str = ""
+    workspace: str = ""
+    environment: str = ""
+    state: str
+    reason: str = ""
+    managed: bool = False
+    discovered_via: str = ""
+    version: str = ""
+    addressable: list[str] = []
+    replicas: int = 1
+    size: str = ""
+    region: str = ""
+    cluster: str = ""
+    config_version: int | None = None
+    assigned_hash: str = ""
+    operation_id: str = ""
+    last_seen_at: Time | None = None
+    created_at: Time | None = None
+    agents: list[Agent] = []
+
+
+class Cluster(Body):
+    """`gateways_running` counts reserved places; one replica is one place."""
+
+    id: str
+    name: str
+    region: str
+    isolation_tier: str
+    status: str
+    provisioner: str = ""
+    gateways_max: int
+    gateways_running: int
+    created_at: Time | None = None
+
+
+class TokenRequest(BaseModel):
+    """`ttl_ms` is in **seconds**, whatever its name says: that is what real gateways send."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    one_shot: bool = True
+    ttl_ms: Annotated[int, Field(strict=True, ge=1, le=30 * 86400)] = 3600
+    max_uses: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1
+    expected_instance_uid: str | None = None
+
+
+class Token(Body):
+    """`enrollment_url` and `token` hold the secret and are shown once, when minted."""
+
+    id: str
+    enrollment_url: str = ""
+    token: str = ""
+    expires_at: Time
+    one_shot: bool
+    max_uses: int
+
+
+class Meta(Body):
+    """Who answers. `replica` is the server process's epoch: random at each start."""
+
+    product: str = "mcpg-control-plane"
+    version: str
+    replica: str
+    auth_mode: str
+    external_url: str
+    grpc_endpoint: str
+    grpc_tls: bool = False
+    cloud_enabled: bool = False
+    provisioner: str
+    state_dir: str = ""
+    pid: int = 0
+    started_at: Time | None = None
+    schema_version: int = 0
+
+
+class Ready(Body):
+    """GET /readyz: every check with its verdict; 503 when one says no."""
+
+    ready: bool
+    checks: dict[str, Any] = {}

@@ -1,0 +1,55 @@
+"""Asking for a gateway: the body of POST …/gateways, and what a dry run answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcpg.wire.base import Body
+
+Size = Literal["s", "m", "l", "xl"]
+
+
+class PublishBody(BaseModel):
+    """
+    Create a gateway, or update the one that has this name in this environment.
+
+    Absent optionals keep their old value in an update. `config_toml` is the config file verbatim, YAML or TOML.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    replicas: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
+    size: Size | None = None
+    region: str | None = None
+    isolation_tier: str | None = None
+    custom_hostname: str | None = None
+    config_toml: str | None = None
+    image_tag: str | None = None
+
+
+class DryRun(Body):
+    """What a publish of the same body would do; nothing is reserved."""
+
+    name: str
+    action: Literal["create", "update"]
+    gateway_version: str
+    size: Size
+    replicas: int
+    config_sha256: str
+    cluster: str
+
+
+class ConfigVersion(Body):
+    """One published config of one instance; versions count from 1."""
+
+    version: int
+    content_sha256: str
+    rendered_sha256: str
+
+
+class ConfigVersionText(Body):
+    """The file as it was sent, byte for byte."""
+
+    version: int
+    raw_config: str
