@@ -1,0 +1,1 @@
+"""Decides what happens next. Sees the outside only through ports.py; never imports a provisioner, the API or the CLI."""

@@ -1,0 +1,101 @@
+"""
+What the engine needs from the outside, as protocols. mcpg/provisioners implement `Provisioner`; tests bring their own.
+
+Every call may be repeated with the same arguments (a crash, a lease taken over): it then answers as if it had been made
+once. No transaction is open while one runs. A call raises TemporaryError when trying again may help and PermanentError
+when it cannot; any other exception is treated as permanent and its words are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """
+    What should exist for one instance: replicas 1..`replicas`, each running `config`.
+
+    `operation_id` is the idempotency key: two calls with one id start nothing twice. `config` is the rendered YAML that
+    the control plane also pushes. `enrol` mints an enrolment URL (a secret) for a replica that has to be started;
+    `uid_of` is the instance_uid that replica must present. Replicas above `replicas` are stopped.
+    """
+
+    instance_id: str
+    name: str
+    operation_id: str
+    replicas: int
+    config: str
+    enrol: Callable[[int], Awaitable[str]]
+    uid_of: Callable[[int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One running replica: the evidence of `apply`. `endpoints` are complete MCP URLs, the one to use first."""
+
+    replica: int
+    pid: int
+    port: int
+    endpoints: tuple[str, ...]
+    started: bool  # True when this call started it, False when it was running already
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One probe of one replica's endpoint: `detail` says what was asked and answered, `ms` how long it took."""
+
+    replica: int
+    ok: bool
+    detail: str
+    ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A replica's process was seen to end, not by `remove` or `apply`. `words` is the end of its log, cleaned."""
+
+    instance_id: str
+    replica: int
+    pid: int
+    reason: str  # e.g. "exit code 1", "signal 9", "not found after a restart of this machine"
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What `remove` saw gone: pids in the order of the replicas, and how."""
+
+    pids: tuple[int, ...]
+    detail: str
+
+
+class Provisioner(Protocol):
+    """Where gateways run. `name` is what clusters name it by; `observes` says which evidence it can give."""
+
+    name: str
+    gateway_version: str
+    observes: bool  # False: nothing enrols and nothing answers (the no-op provisioner)
+
+    async def start(self, on_exit: Callable[[Exited], None]) -> None:
+        """Find what runs already and watch it; call `on_exit` for each end seen, also for those missed meanwhile."""
+
+    async def apply(self, order: Order) -> tuple[Placed, ...]:
+        """Make it so; returns when the processes exist, not when they serve."""
+
+    async def probe(self, instance_id: str) -> tuple[Answer, ...]:
+        """Ask every replica's endpoint now. Never raises for a replica that does not answer."""
+
+    async def keep(self, instance_id: str, config: str) -> None:
+        """`config` was acknowledged as active: from now on it is what a replica boots with."""
+
+    async def remove(self, instance_id: str) -> Removed:
+        """Stop every replica and delete its files; succeeds when there is nothing."""
+
+    async def last_words(self, instance_id: str) -> str:
+        """The end of the logs of the replicas that ended on their own; "" when none did."""
+
+    async def stop(self) -> None:
+        """Stop watching. What runs goes on running."""
