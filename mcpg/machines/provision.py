@@ -1,0 +1,116 @@
+"""The life of one provision: from an accepted request to a gateway that answers, or back to nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from mcpg.machines.table import Facts, Move, Owner, Table, Wait, Work
+
+
+class State(Enum):
+    REQUESTED = "requested"  # written down; accepted in the same transaction, so no row rests here
+    ALLOCATING = "allocating"  # choosing a cluster and reserving room in it
+    APPLYING = "applying"  # the provisioner creates or updates the gateway's replicas
+    CONFIRMING = "confirming"  # waiting for evidence: enrolled, config active, endpoint answers
+    READY = "ready"  # all of that was seen; the evidence is in the journal line
+    PAUSED = "paused"  # compensation did not succeed in its time; an operator decides
+    COMPENSATING = "compensating"  # taking back what was done, newest first
+    FAILED = "failed"  # gave up; the reason is in the line, and nothing of it is left behind
+    CANCELLED = "cancelled"  # as failed, at someone's request
+
+
+class Event(Enum):
+    REQUEST = "request"
+    ACCEPT = "accept"
+    RESERVED = "reserved"
+    NO_CAPACITY = "no_capacity"
+    APPLIED = "applied"
+    OBSERVED = "observed"
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+    DEADLINE = "deadline"
+    FAIL = "fail"
+    CANCEL = "cancel"
+    UNDONE = "undone"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Facts):
+    """
+    Counts of replicas: wanted, enrolled, with the wanted config acknowledged as active, and with an endpoint that
+    answers. `cancelled`: somebody asked to stop. `evidence`: the provisioner can observe at all (the no-op one cannot).
+    """
+
+    replicas: int = 0
+    enrolled: int = 0
+    active: int = 0
+    answering: int = 0
+    cancelled: bool = False
+    evidence: bool = True
+
+
+def all_replicas_serve(seen: Seen) -> bool:
+    return not seen.evidence or seen.enrolled == seen.active == seen.answering == seen.replicas
+
+
+def was_cancelled(seen: Seen) -> bool:
+    return seen.cancelled
+
+
+S, E = State, Event
+
+MACHINE = Table(
+    name="provision",
+    states=State,
+    events=Event,
+    birth=E.REQUEST,
+    initial=S.REQUESTED,
+    final=frozenset({S.READY, S.FAILED, S.CANCELLED}),
+    failures=frozenset({S.FAILED, S.CANCELLED}),
+    facts=Seen,
+    moves=(
+        Move(S.REQUESTED, E.ACCEPT, S.ALLOCATING),
+        Move(S.REQUESTED, E.CANCEL, S.CANCELLED),
+        Move(S.ALLOCATING, E.RESERVED, S.APPLYING),
+        Move(S.ALLOCATING, E.NO_CAPACITY, S.FAILED),
+        Move(S.ALLOCATING, E.FAIL, S.COMPENSATING),
+        Move(S.ALLOCATING, E.DEADLINE, S.COMPENSATING),
+        Move(S.ALLOCATING, E.CANCEL, S.COMPENSATING),
+        Move(S.APPLYING, E.APPLIED, S.CONFIRMING),
+        Move(S.APPLYING, E.FAIL, S.COMPENSATING),
+        Move(S.APPLYING, E.DEADLINE, S.COMPENSATING),
+        Move(S.APPLYING, E.CANCEL, S.COMPENSATING),
+        Move(S.CONFIRMING, E.OBSERVED, S.CONFIRMING),  # the evidence grew; the ladder shows it
+        Move(S.CONFIRMING, E.CONFIRMED, S.READY, all_replicas_serve),
+        Move(S.CONFIRMING, E.REJECTED, S.COMPENSATING),  # a replica refused its config, in its own words
+        Move(S.CONFIRMING, E.FAIL, S.COMPENSATING),  # a replica ended
+        Move(S.CONFIRMING, E.DEADLINE, S.COMPENSATING),
+        Move(S.CONFIRMING, E.CANCEL, S.COMPENSATING),
+        Move(S.COMPENSATING, E.UNDONE, S.CANCELLED, was_cancelled),
+        Move(S.COMPENSATING, E.UNDONE, S.FAILED),
+        Move(S.COMPENSATING, E.FAIL, S.PAUSED),
+        Move(S.COMPENSATING, E.DEADLINE, S.PAUSED),
+        Move(S.COMPENSATING, E.CANCEL, S.COMPENSATING),  # already on its way back: noted, and it ends cancelled
+        Move(S.PAUSED, E.RESUME, S.COMPENSATING),
+        Move(S.PAUSED, E.CANCEL, S.COMPENSATING),
+    ),
+    rests={
+        S.REQUESTED: Owner("the request that wrote it: accept follows in the same transaction"),
+        S.ALLOCATING: Work(
+            "reserve", E.RESERVED, E.FAIL, E.DEADLINE, timeout_s=30, undo="release", others=(E.NO_CAPACITY,)
+        ),
+        S.APPLYING: Work("apply", E.APPLIED, E.FAIL, E.DEADLINE, timeout_s=30, undo="remove"),
+        S.CONFIRMING: Wait("every replica enrolled, config active, endpoint answering", E.DEADLINE, timeout_s=60),
+        S.COMPENSATING: Work("compensate", E.UNDONE, E.FAIL, E.DEADLINE, timeout_s=120),
+        S.PAUSED: Owner("an operator: resume"),
+    },
+    phases={
+        S.REQUESTED: "allocating",
+        S.ALLOCATING: "allocating",
+        S.APPLYING: "applying",
+        S.CONFIRMING: "applying",
+        S.COMPENSATING: "rolling_back",
+    },
+)

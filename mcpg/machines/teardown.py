@@ -1,0 +1,77 @@
+"""The removal of one managed gateway: asked for is one state, seen gone another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from mcpg.machines.table import Facts, Move, Owner, Table, Wait, Work
+
+
+class State(Enum):
+    REQUESTED = "requested"  # written down; accepted in the same transaction, so no row rests here
+    DRAINING = "draining"  # its endpoints leave the list; the gateway is told (today's gateways ignore that)
+    DELETING = "deleting"  # the provisioner stops the replicas
+    CONFIRMING = "confirming"  # waiting until nothing of it is seen any more: process, stream
+    DELETED = "deleted"  # seen gone; its room is free
+    PAUSED = "paused"  # it could not be stopped in its time; an operator decides
+    CANCELLED = "cancelled"  # taken back before anything was stopped
+
+
+class Event(Enum):
+    REQUEST = "request"
+    ACCEPT = "accept"
+    DRAINED = "drained"
+    REMOVED = "removed"
+    GONE = "gone"
+    FAIL = "fail"
+    DEADLINE = "deadline"
+    CANCEL = "cancel"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Facts):
+    """What is still there: agent streams that are open."""
+
+    connected: int = 0
+
+
+def nothing_connected(seen: Seen) -> bool:
+    return seen.connected == 0
+
+
+S, E = State, Event
+
+MACHINE = Table(
+    name="teardown",
+    states=State,
+    events=Event,
+    birth=E.REQUEST,
+    initial=S.REQUESTED,
+    final=frozenset({S.DELETED, S.CANCELLED}),
+    failures=frozenset({S.CANCELLED}),
+    facts=Seen,
+    moves=(
+        Move(S.REQUESTED, E.ACCEPT, S.DRAINING),
+        Move(S.REQUESTED, E.CANCEL, S.CANCELLED),
+        Move(S.DRAINING, E.DRAINED, S.DELETING),
+        Move(S.DRAINING, E.FAIL, S.DELETING),  # a drain is a courtesy; a delete does not depend on it
+        Move(S.DRAINING, E.DEADLINE, S.DELETING),
+        Move(S.DRAINING, E.CANCEL, S.CANCELLED),
+        Move(S.DELETING, E.REMOVED, S.CONFIRMING),
+        Move(S.DELETING, E.FAIL, S.PAUSED),
+        Move(S.DELETING, E.DEADLINE, S.PAUSED),
+        Move(S.CONFIRMING, E.GONE, S.DELETED, nothing_connected),
+        Move(S.CONFIRMING, E.DEADLINE, S.PAUSED),
+        Move(S.PAUSED, E.RESUME, S.DELETING),
+    ),
+    rests={
+        S.REQUESTED: Owner("the request that wrote it: accept follows in the same transaction"),
+        S.DRAINING: Work("drain", E.DRAINED, E.FAIL, E.DEADLINE, timeout_s=10),
+        S.DELETING: Work("remove", E.REMOVED, E.FAIL, E.DEADLINE, timeout_s=60),
+        S.CONFIRMING: Wait("every agent stream closed", E.DEADLINE, timeout_s=60),
+        S.PAUSED: Owner("an operator: resume, or a new delete"),
+    },
+    phases={S.REQUESTED: "draining", S.CONFIRMING: "deleting"},
+)

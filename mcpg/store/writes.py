@@ -1,0 +1,211 @@
+"""Every companion statement, one function a fact: constant SQL that joins a transition's transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcpg.errors import Busy, Conflict, NameTaken, TemporaryError
+from mcpg.store.journal import Also, canonical
+
+# ---- instances
+
+
+def insert_instance(*, taken_hint: str, columns: dict[str, Any]) -> Also:
+    """A new instance; refused with NameTaken when its name or uid is held by another."""
+    names = ",".join(columns)
+    return Also(
+        f"INSERT INTO instance({names}) VALUES({','.join('?' * len(columns))})",  # noqa: S608 - our own column names
+        tuple(columns.values()),
+        refuse=lambda: NameTaken(
+            f"the name {columns.get('name') or columns['instance_uid']} is taken",
+            cause="a gateway's name is unique across all orgs, for it is a DNS label",
+            hint=taken_hint,
+        ),
+    )
+
+
+def occupy_instance(instance_id: str, operation_id: str, what: str) -> Also:
+    """Make *operation_id* the one operation that runs on the instance; refused with Busy."""
+    return Also(
+        "UPDATE instance SET operation_id=? WHERE id=? AND operation_id IS NULL AND deleted_at IS NULL",
+        (operation_id, instance_id),
+        expect=1,
+        refuse=lambda: Busy(f"another operation is running on {what}", cause="it was accepted a moment earlier"),
+    )
+
+
+def assign(instance_id: str, cluster_id: str, spec: dict[str, Any], version: int, config_hash: str) -> Also:
+    """What the instance should be from now on."""
+    return Also(
+        "UPDATE instance SET cluster_id=?,spec=?,config_version=?,assigned_hash=? WHERE id=?",
+        (cluster_id, canonical(spec), version, config_hash, instance_id),
+    )
+
+
+def forget_refusals(instance_id: str) -> Also:
+    """A newly assigned config has not been refused yet, also when its hash was once before."""
+    return Also("UPDATE agent SET rejected_hash='',config_error='' WHERE instance_id=?", (instance_id,))
+
+
+def set_endpoints(instance_id: str, endpoints: list[str]) -> Also:
+    return Also("UPDATE instance SET endpoints=? WHERE id=?", (canonical(endpoints), instance_id))
+
+
+def mark_ready(instance_id: str, at: int) -> Also:
+    """Its endpoints are shown; the operation that made it so is over."""
+    return Also("UPDATE instance SET ready_at=?,operation_id=NULL WHERE id=?", (at, instance_id))
+
+
+def hide_endpoints(instance_id: str) -> Also:
+    return Also("UPDATE instance SET ready_at=NULL WHERE id=?", (instance_id,))
+
+
+def end_operation(instance_id: str) -> Also:
+    return Also("UPDATE instance SET operation_id=NULL WHERE id=?", (instance_id,))
+
+
+def delete_instance(instance_id: str, at: int) -> Also:
+    """Gone: its name is free again, its row stays for its history."""
+    return Also(
+        "UPDATE instance SET deleted_at=?,live_name=NULL,operation_id=NULL,ready_at=NULL,endpoints='[]' WHERE id=?",
+        (at, instance_id),
+    )
+
+
+def insert_config(
+    instance_id: str, version: int, raw: str, raw_hash: str, rendered: str, rendered_hash: str, operation_id: str, at: int
+) -> Also:
+    return Also(
+        "INSERT INTO config_version(id,instance_id,version,raw_text,raw_sha256,rendered,rendered_sha256,operation_id,"
+        "created_at) VALUES(?,?,?,?,?,?,?,?,?)",
+        (f"{instance_id}/{version}", instance_id, version, raw, raw_hash, rendered, rendered_hash, operation_id, at),
+        refuse=lambda: Conflict("another publish of this gateway came first"),
+    )
+
+
+# ---- room in clusters
+
+
+def reserve(cluster_id: str, instance_id: str, operation_id: str, more: int) -> tuple[Also, ...]:
+    """Take *more* places (may be negative) for the instance, never beyond what the cluster has."""
+    return (
+        Also(
+            "UPDATE cluster SET gateways_used=gateways_used+? WHERE id=? AND state='registered'"
+            " AND (?<=0 OR gateways_used+?<=gateways_max)",
+            (more, cluster_id, more, more),
+            expect=1,
+            refuse=lambda: TemporaryError("the chosen cluster filled up meanwhile", delay=0.0),
+        ),
+        Also(
+            "INSERT INTO reservation(instance_id,cluster_id,places,operation_id) VALUES(?,?,?,?)"
+            " ON CONFLICT(instance_id) DO UPDATE SET places=places+excluded.places,operation_id=excluded.operation_id",
+            (instance_id, cluster_id, more, operation_id),
+        ),
+    )
+
+
+def release(instance_id: str) -> tuple[Also, ...]:
+    """Give back exactly what the instance holds; nothing when it holds nothing."""
+    return (
+        Also(
+            "UPDATE cluster SET gateways_used=gateways_used-(SELECT places FROM reservation WHERE instance_id=?)"
+            " WHERE id=(SELECT cluster_id FROM reservation WHERE instance_id=?)",
+            (instance_id, instance_id),
+        ),
+        Also("DELETE FROM reservation WHERE instance_id=?", (instance_id,)),
+    )
+
+
+def release_down_to(instance_id: str, places: int) -> tuple[Also, ...]:
+    """Keep *places*, give the rest back."""
+    return (
+        Also(
+            "UPDATE cluster SET gateways_used=gateways_used-(SELECT places-? FROM reservation WHERE instance_id=?)"
+            " WHERE id=(SELECT cluster_id FROM reservation WHERE instance_id=? AND places>?)",
+            (places, instance_id, instance_id, places),
+        ),
+        Also("UPDATE reservation SET places=? WHERE instance_id=? AND places>?", (places, instance_id, places)),
+    )
+
+
+def resize_cluster(cluster_id: str, gateways_max: int) -> Also:
+    return Also("UPDATE cluster SET gateways_max=? WHERE id=?", (gateways_max, cluster_id))
+
+
+# ---- agents and tokens
+
+
+def insert_token(columns: dict[str, Any]) -> Also:
+    names = ",".join(columns)
+    return Also(
+        f"INSERT INTO bootstrap_token({names}) VALUES({','.join('?' * len(columns))})",  # noqa: S608 - our own names
+        tuple(columns.values()),
+    )
+
+
+def use_token(token_id: str, at: int) -> Also:
+    """One more use; refused when there is none left, it has run out or was revoked."""
+    return Also(
+        "UPDATE bootstrap_token SET use_count=use_count+1 WHERE id=? AND revoked_at IS NULL AND expires_at>?"
+        " AND use_count<max_uses",
+        (token_id, at),
+        expect=1,
+        refuse=lambda: Conflict("the enrolment token was used up a moment earlier"),
+    )
+
+
+def revoke_tokens_of(instance_id: str, at: int) -> Also:
+    return Also(
+        "UPDATE bootstrap_token SET revoked_at=? WHERE instance_id=? AND revoked_at IS NULL", (at, instance_id)
+    )
+
+
+def renew_agent(agent_id: str, generation: int, token_id: str, uid: str, software: str, host: dict[str, Any]) -> Also:
+    """New credentials for a known agent; refused when somebody else renewed it first."""
+    return Also(
+        "UPDATE agent SET generation=generation+1,token_id=?,instance_uid=?,software=?,host=? WHERE id=?"
+        " AND generation=?",
+        (token_id, uid, software, canonical(host), agent_id, generation),
+        expect=1,
+    )
+
+
+def acked(agent_id: str, config_hash: str) -> Also:
+    return Also(
+        "UPDATE agent SET active_hash=?,rejected_hash='',config_error='' WHERE id=?", (config_hash, agent_id)
+    )
+
+
+def rejected(agent_id: str, config_hash: str, words: str) -> Also:
+    return Also("UPDATE agent SET rejected_hash=?,config_error=? WHERE id=?", (config_hash, words, agent_id))
+
+
+def reported(agent_id: str, received_hash: str) -> Also:
+    return Also("UPDATE agent SET received_hash=? WHERE id=?", (received_hash, agent_id))
+
+
+def seen(last_seen: list[tuple[str, int]]) -> tuple[Also, ...]:
+    """(agent id, microseconds) pairs: when each was last heard."""
+    return tuple(Also("UPDATE agent SET last_seen_at=? WHERE id=?", (at, agent)) for agent, at in last_seen)
+
+
+def take_over(operation_id: str, version: int, epoch: str, until: int) -> Also:
+    """Lease a row after a restart."""
+    return Also(
+        "UPDATE operation SET lease_owner=?,lease_until=? WHERE id=? AND version=?",
+        (epoch, until, operation_id, version),
+    )
+
+
+def put_off(operation_id: str, version: int, at: int) -> Also:
+    """One more attempt at this state's work, not before *at*."""
+    return Also(
+        "UPDATE operation SET attempt=attempt+1,next_attempt_at=? WHERE id=? AND version=?", (at, operation_id, version)
+    )
+
+
+def put_key(name: str, value: str, at: int) -> Also:
+    """Key material, kept for ever once written: the first writer wins."""
+    return Also(
+        "INSERT INTO keyring(name,value,created_at) VALUES(?,?,?) ON CONFLICT DO NOTHING", (name, value, at)
+    )
