@@ -1,5 +1,6 @@
 """
-What the engine needs from the outside, as protocols. mcpg/provisioners implement `Provisioner`; tests bring their own.
+What the engine needs from the outside, as protocols. mcpg/provisioners implement `Provisioner`, mcpg/agent/sessions.py
+`Fleet`; tests bring their own.
 
 Every call may be repeated with the same arguments (a crash, a lease taken over): it then answers as if it had been made
 once. No transaction is open while one runs. A call raises TemporaryError when trying again may help and PermanentError
@@ -99,3 +100,19 @@ class Provisioner(Protocol):
 
     async def stop(self) -> None:
         """Stop watching. What runs goes on running."""
+
+
+class Fleet(Protocol):
+    """The agents that are connected to this process now."""
+
+    def connected(self, instance_id: str) -> int:
+        """Open channels of the instance's agents."""
+
+    def is_live(self, agent_id: str) -> bool:
+        """Whether this agent has a channel open."""
+
+    async def push(self, instance_id: str) -> int:
+        """Send the assigned config to those connected that have not acknowledged it; how many were sent to."""
+
+    async def drain(self, instance_id: str) -> int:
+        """Ask the connected ones to drain (a courtesy that today's gateways ignore); how many were told."""

@@ -119,6 +119,11 @@ async def history(db: Database, subject: str, after: int = 0) -> list[Line]:
     ]
 
 
+async def find_line(db: Database, subject: str, seq: int) -> Line | None:
+    row = await _one(db, "SELECT * FROM journal WHERE subject=? AND seq=?", subject, seq)
+    return None if row is None else _line(row)
+
+
 async def histories(db: Database, subjects: list[str]) -> dict[str, list[Line]]:
     """The same for several subjects, in one read."""
     out: dict[str, list[Line]] = {s: [] for s in subjects}

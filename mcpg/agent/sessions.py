@@ -1,0 +1,128 @@
+"""The open channels of this process, by agent; and what the engine may ask of them (engine/ports.py, Fleet)."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import grpc
+
+from mcpg.agent.pb import agent_pb2 as pb
+from mcpg.store import reads
+from mcpg.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Put into an outbox, ends the channel: with OK, or with an error *code* and its words."""
+
+    code: grpc.StatusCode | None = None
+    words: str = ""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a session sent since it opened."""
+
+    heartbeats: int = 0
+    log_lines: int = 0
+    tool_calls: int = 0
+    dropped: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One open channel. `pushed_hash` is the config it was last sent on this channel."""
+
+    agent_id: str
+    instance_id: str
+    generation: int
+    expires_at: int
+    outbox: asyncio.Queue[pb.ServerMessage | Close] = field(default_factory=asyncio.Queue)
+    counters: Counters = field(default_factory=Counters)
+    pushed_hash: str = ""
+    received_hash: str = ""
+
+
+def config_update(config_hash: str, rendered: str) -> pb.ServerMessage:
+    bundle = pb.ConfigBundle(schema_version=1, config_toml=rendered.encode())
+    return pb.ServerMessage(
+        config_update=pb.ConfigUpdate(config_hash=config_hash, bundle=bundle, mode=pb.ApplyMode.HOT_RELOAD)
+    )
+
+
+class Sessions:
+    """Implements Fleet. At most one session an agent; the newest wins among equals, an older generation never."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._by_agent: dict[str, Session] = {}
+        self._by_instance: dict[str, set[Session]] = {}
+        self.clones_refused = 0
+
+    def add(self, session: Session) -> None:
+        """Register *session*; an older one of the same agent is turned away with an error (so that it backs off)."""
+        old = self._by_agent.get(session.agent_id)
+        if old is not None:
+            self._forget(old)
+            old.outbox.put_nowait(Close(grpc.StatusCode.ABORTED, "the same gateway connected again"))
+        self._by_agent[session.agent_id] = session
+        self._by_instance.setdefault(session.instance_id, set()).add(session)
+
+    def remove(self, session: Session) -> bool:
+        """False when a newer session of the same agent had replaced it."""
+        if self._by_agent.get(session.agent_id) is not session:
+            return False
+        self._forget(session)
+        return True
+
+    def _forget(self, session: Session) -> None:
+        del self._by_agent[session.agent_id]
+        peers = self._by_instance[session.instance_id]
+        peers.discard(session)
+        if not peers:
+            del self._by_instance[session.instance_id]
+
+    def of(self, agent_id: str) -> Session | None:
+        return self._by_agent.get(agent_id)
+
+    def __len__(self) -> int:
+        return len(self._by_agent)
+
+    # ---- Fleet
+
+    def connected(self, instance_id: str) -> int:
+        return len(self._by_instance.get(instance_id, ()))
+
+    def is_live(self, agent_id: str) -> bool:
+        return agent_id in self._by_agent
+
+    async def push(self, instance_id: str) -> int:
+        if instance_id not in self._by_instance:
+            return 0
+        instance = await reads.find_instance(self._db, instance_id)
+        if instance is None or instance["config_version"] is None:
+            return 0
+        config = await reads.find_config(self._db, instance_id, instance["config_version"])
+        if config is None:
+            return 0
+        sent = 0
+        for session in self._by_instance.get(instance_id, set()):
+            if session.pushed_hash != config["rendered_sha256"]:
+                session.pushed_hash = config["rendered_sha256"]
+                session.outbox.put_nowait(config_update(config["rendered_sha256"], config["rendered"]))
+                sent += 1
+        return sent
+
+    async def drain(self, instance_id: str) -> int:
+        sessions = self._by_instance.get(instance_id, set())
+        for session in sessions:
+            request = pb.DrainRequest()
+            request.grace.FromSeconds(5)
+            session.outbox.put_nowait(pb.ServerMessage(command=pb.Command(command_id="drain", drain=request)))
+        return len(sessions)
+
+    def close_all(self) -> None:
+        """The control plane stops as planned: an OK end resets the gateways' backoff."""
+        for session in list(self._by_agent.values()):
+            session.outbox.put_nowait(Close())

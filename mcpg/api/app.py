@@ -1,0 +1,122 @@
+"""
+The Sanic application: routes, probes, what holds for every request, and the one way an error becomes an answer.
+
+Built by mcpg/server.py, which also runs it. With auth mode none the Host header must be one of this machine's, and an
+unsafe request must not come from a foreign page: otherwise any web page a user opens could talk to this server.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from types import SimpleNamespace
+
+from sanic import HTTPResponse, Request, Sanic
+from sanic.config import Config
+from sanic.exceptions import SanicException
+from sanic.response import BaseHTTPResponse, empty
+
+from mcpg.api import fleet, gateways, operations
+from mcpg.api.context import McpgRequest, Server, answer, host_of, server
+from mcpg.errors import Forbidden, McpgError, NotFound, Usage
+from mcpg.store import reads
+from mcpg.wire.fleet import Ready
+from mcpg.wire.problem import problem
+
+log = logging.getLogger("mcpg.api")
+
+UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+MAX_BODY = 8 * 1024 * 1024
+
+App = Sanic[Config, SimpleNamespace]
+
+
+class MisdirectedRequest(Usage):
+    """The Host header names a machine that we are not."""
+
+    status = 421
+
+
+def build(parts: Server) -> App:
+    Sanic._app_registry.clear()  # several servers in one test process; the registry would refuse the second
+    app: App = Sanic("mcpg-control-plane", request_class=McpgRequest, configure_logging=False)
+    app.ctx.server = parts
+    app.config.REQUEST_MAX_SIZE = MAX_BODY
+    app.config.RESPONSE_TIMEOUT = 3600  # a ladder takes as long as it takes
+    app.config.KEEP_ALIVE_TIMEOUT = 75
+    app.config.FALLBACK_ERROR_FORMAT = "json"
+    app.config.ACCESS_LOG = False
+    app.config.MOTD = False
+    for blueprint in (gateways.blueprint, operations.blueprint, fleet.blueprint):
+        app.blueprint(blueprint.copy(blueprint.name))
+    app.add_route(healthz, "/healthz")
+    app.add_route(readyz, "/readyz")
+    app.add_route(meta, "/v1/meta")
+    app.register_middleware(guard, "request")
+    app.register_middleware(finish, "response")
+    app.exception(Exception)(on_error)
+    return app
+
+
+async def healthz(request: Request) -> HTTPResponse:
+    """The process answers."""
+    return HTTPResponse("ok\n", content_type="text/plain")
+
+
+async def readyz(request: Request) -> HTTPResponse:
+    """The database answers, and we are not stopping."""
+    parts = server(request)
+    checks: dict[str, object] = {"stopping": parts.stopping}
+    try:
+        await reads.ping(parts.db)
+        checks["database"] = "ok"
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the answer is that it is not ready, and why
+        checks["database"] = f"{type(exc).__name__}: {exc}"
+    ready = checks["database"] == "ok" and not parts.stopping
+    return answer(Ready(ready=ready, checks=checks), status=200 if ready else 503)
+
+
+async def meta(request: Request) -> HTTPResponse:
+    return answer(server(request).meta)
+
+
+def guard(request: Request) -> HTTPResponse | None:
+    request.ctx.id = f"req-{secrets.token_hex(6)}"
+    allowed = server(request).allowed_hosts
+    if allowed is None:
+        return None
+    if host_of(request.headers.get("host", "")) not in allowed:
+        raise MisdirectedRequest(
+            f"this control plane is not {request.headers.get('host', '')[:80]!r}",
+            cause="with auth mode none it answers only to its own names, so that no web page can reach it by another",
+            hint=f"use one of: {', '.join(sorted(allowed))}",
+        )
+    origin = request.headers.get("origin")
+    if request.method in UNSAFE and origin is not None and host_of(origin) not in allowed:
+        raise Forbidden("this request comes from another site's page", cause=f"its Origin is {origin[:80]!r}")
+    return None
+
+
+def finish(request: Request, response: BaseHTTPResponse) -> None:
+    response.headers.setdefault("x-request-id", getattr(request.ctx, "id", ""))
+    response.headers.setdefault("x-content-type-options", "nosniff")
+
+
+def on_error(request: Request, exc: Exception) -> HTTPResponse:
+    """Every refusal as a problem body. What nobody foresaw is logged whole and told by its request id only."""
+    request_id = getattr(request.ctx, "id", "")
+    status: int | None = None
+    if isinstance(exc, McpgError):
+        told = exc
+        status = getattr(exc, "status", None)
+    elif isinstance(exc, SanicException):
+        status = exc.status_code
+        kind = NotFound if status == 404 else Usage
+        told = kind(str(exc) or "the request could not be read", hint="the routes are in docs/api.md")
+    else:
+        log.error("%s %s failed (%s)", request.method, request.path, request_id, exc_info=exc)
+        told = McpgError("something went wrong here", cause=f"see the server's log for {request_id}")
+    body = problem(told, request_id=request_id, status=status)
+    if request.method == "HEAD":
+        return empty(status=body.status)
+    return HTTPResponse(body.model_dump_json(), status=body.status, content_type="application/problem+json")

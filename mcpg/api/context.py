@@ -1,0 +1,131 @@
+"""What every handler has: the parts of this server, and the few things that are checked for every request."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+from sanic import Request
+from sanic.response import HTTPResponse
+
+from mcpg.engine.loop import Engine
+from mcpg.engine.ports import Fleet
+from mcpg.engine.requests import Scope
+from mcpg.errors import BadSlug, BadSpec, Usage
+from mcpg.store import reads
+from mcpg.store.database import Database
+from mcpg.wire.base import Body
+from mcpg.wire.fleet import Meta
+
+B = TypeVar("B", bound=BaseModel)
+
+SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])")
+RESERVED = frozenset(
+    "cp app api auth www admin portal dashboard docs status cdn static assets mcp inspector healthz readyz metrics v1"
+    " _internal well-known login logout callback enroll default localhost".split()
+)
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+@dataclass(slots=True)
+class Server:
+    """The parts a handler may use. `allowed_hosts` is None when every Host is accepted."""
+
+    db: Database
+    engine: Engine
+    fleet: Fleet
+    meta: Meta
+    allowed_hosts: frozenset[str] | None
+    stopping: bool = False
+
+
+class McpgRequest(Request):
+    """A real client given a base URL that ends in a slash asks for `//v1/…`: the same as `/v1/…`."""
+
+    @property
+    def path(self) -> str:
+        path: str = super().path
+        return path[1:] if path.startswith("//") else path
+
+
+def server(request: Request) -> Server:
+    parts: Server = request.app.ctx.server
+    return parts
+
+
+def actor(request: Request) -> str:
+    """Who asks, as the journal names them. With auth mode none everybody on this machine is `local`."""
+    return "local"
+
+
+def slug(value: str, what: str) -> str:
+    """*value*, if it is a slug. Segments arrive as they were sent: nothing is decoded before this check."""
+    if not SLUG.fullmatch(value):
+        raise BadSlug(
+            f"{what} {value[:60]!r} is not a slug",
+            cause="2 to 40 of a-z, 0-9 and -, not starting or ending with -",
+            hint=f"choose another {what}",
+        )
+    return value
+
+
+def gateway_name(value: str) -> str:
+    """A name a new gateway may take: a slug that is not reserved."""
+    if slug(value, "name") in RESERVED:
+        raise BadSlug(f"the name {value} is reserved", cause="it would collide with a name of the platform's own")
+    return value
+
+
+async def scope(request: Request, org: str, ws: str, env: str) -> Scope:
+    """The environment a path names. Raises BadSlug or NotFound, naming which segment and what exists."""
+    found = Scope(slug(org, "org"), slug(ws, "workspace"), slug(env, "environment"))
+    await reads.environment(server(request).db, found.org, found.workspace, found.environment)
+    return found
+
+
+def parse(request: Request, kind: type[B]) -> B:
+    """The JSON body as *kind*; BadSpec names each field that is wrong and why."""
+    try:
+        return kind.model_validate_json(request.body or b"null")
+    except ValidationError as exc:
+        wrong = [(".".join(map(str, e["loc"])) or "body", e["msg"]) for e in exc.errors(include_url=False)]
+        raise BadSpec(
+            "the request body is not right: " + "; ".join(f"{where}: {why}" for where, why in wrong[:5]),
+            cause=f"{len(wrong)} problem(s) in {kind.__name__}",
+            fields=[{"field": where, "problem": why} for where, why in wrong],
+        ) from exc
+
+
+def idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise Usage("the Idempotency-Key is not usable", cause="1 to 200 printable ASCII characters, no spaces")
+    return key
+
+
+def limit(request: Request, default: int, most: int) -> int:
+    """The `limit` query parameter."""
+    raw = request.args.get("limit", str(default))
+    if not raw.isascii() or not raw.isdigit() or not 1 <= int(raw) <= most:
+        raise Usage(f"limit {raw[:20]!r} is not a number from 1 to {most}")
+    return int(raw)
+
+
+def answer(body: Body | list[Any], status: int = 200) -> HTTPResponse:
+    """A wire type, or a bare array of them, as JSON."""
+    if isinstance(body, Body):
+        text = body.model_dump_json()
+    else:
+        text = "[" + ",".join(b.model_dump_json() for b in body) + "]"
+    return HTTPResponse(text, status=status, content_type="application/json")
+
+
+def host_of(value: str) -> str:
+    """The host of a Host header or URL, lower case, without port or brackets; "" when there is none to be had."""
+    try:
+        return (urlsplit(value if "://" in value else f"//{value}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""

@@ -1,0 +1,105 @@
+"""Gateways of an environment: publish, dry run, delete, config versions."""
+
+from __future__ import annotations
+
+from sanic import Blueprint, HTTPResponse, Request
+
+from mcpg.api.context import actor, answer, gateway_name, idempotency_key, parse, scope, server, slug
+from mcpg.api.stream import ladder
+from mcpg.engine import allocator
+from mcpg.engine.config import DEFAULT_CONFIG, render
+from mcpg.engine.requests import Publish, Scope, delete, publish
+from mcpg.errors import Busy, NameTaken, NoCapacity, NoProvisioner, NotFound
+from mcpg.store import reads
+from mcpg.wire.gateways import ConfigVersion, ConfigVersionText, DryRun, PublishBody
+
+blueprint = Blueprint("gateways", url_prefix="/v1/orgs/<org>/workspaces/<ws>/environments/<env>/gateways")
+
+
+def _wish(body: PublishBody) -> Publish:
+    return Publish(
+        gateway_name(body.name), body.replicas, body.size, body.region, body.isolation_tier, body.custom_hostname,
+        body.image_tag, body.config_toml,
+    )  # fmt: skip
+
+
+@blueprint.post("/")
+async def create(request: Request, org: str, ws: str, env: str) -> None:
+    where = await scope(request, org, ws, env)
+    wish = _wish(parse(request, PublishBody))
+    op = await publish(server(request).engine, where, wish, actor=actor(request), key=idempotency_key(request))
+    await ladder(request, op.id)
+
+
+@blueprint.delete("/<uid>")
+async def remove(request: Request, org: str, ws: str, env: str, uid: str) -> None:
+    where = await scope(request, org, ws, env)
+    op = await delete(server(request).engine, where, uid, actor=actor(request), key=idempotency_key(request))
+    await ladder(request, op.id)
+
+
+@blueprint.post("/validate")
+async def validate(request: Request, org: str, ws: str, env: str) -> HTTPResponse:
+    """The refusal a publish would give, or what it would do. Nothing is reserved."""
+    where = await scope(request, org, ws, env)
+    body = parse(request, PublishBody)
+    wish = _wish(body)
+    engine = server(request).engine
+    if engine.provisioner is None:
+        raise NoProvisioner("this control plane creates no gateways", cause="it runs with --provisioner none")
+    config = render(wish.config if wish.config is not None else DEFAULT_CONFIG)
+    holder = await reads.find_live_name(engine.db, wish.name)
+    if holder is not None and (holder["org"], holder["workspace"], holder["environment"]) != (
+        where.org, where.workspace, where.environment,
+    ):  # fmt: skip
+        raise NameTaken(f"the name {wish.name} is taken", cause="a gateway's name is unique across all orgs")
+    if holder is not None and holder["operation_id"]:
+        raise Busy(f"{wish.name} is busy", cause=f"operation {holder['operation_id']} is running")
+    held = await reads.find_reservation(engine.db, holder["id"]) if holder else None
+    rooms = [
+        allocator.Room(*(c[f] for f in allocator.Room.__dataclass_fields__)) for c in await reads.clusters(engine.db)
+    ]
+    if held is not None:
+        rooms = [r for r in rooms if r.id == held["cluster_id"]]
+    more = wish.replicas - (held["places"] if held else 0)
+    chosen = allocator.place(rooms, allocator.Wish(max(more, 0), wish.region or "", wish.isolation_tier or ""))
+    if isinstance(chosen, allocator.Refusal):
+        raise NoCapacity(f"no cluster can take {wish.name}", cause=str(chosen))
+    old = holder["spec"] if holder else {}
+    return answer(
+        DryRun(
+            name=wish.name, action="update" if holder else "create",
+            gateway_version=engine.provisioner.gateway_version, size=body.size or old.get("size", "s"),
+            replicas=wish.replicas, config_sha256=config.raw_sha256, cluster=chosen.name,
+        )
+    )  # fmt: skip
+
+
+async def _named(request: Request, where: Scope, name: str) -> dict[str, object]:
+    row = await reads.find_live_name(server(request).db, slug(name, "name"))
+    if row is None or (row["org"], row["workspace"], row["environment"]) != (
+        where.org, where.workspace, where.environment,
+    ):  # fmt: skip
+        raise NotFound(f"no gateway {name} in {where}", hint=f"mcpg-ctl provision history --org {where.org}")
+    return row
+
+
+@blueprint.get("/<name>/config-versions")
+async def versions(request: Request, org: str, ws: str, env: str, name: str) -> HTTPResponse:
+    row = await _named(request, await scope(request, org, ws, env), name)
+    found = await reads.config_versions(server(request).db, str(row["id"]))
+    return answer(
+        [
+            ConfigVersion(version=v["version"], content_sha256=v["raw_sha256"], rendered_sha256=v["rendered_sha256"])
+            for v in found
+        ]
+    )
+
+
+@blueprint.get("/<name>/config-versions/<version:int>")
+async def version(request: Request, org: str, ws: str, env: str, name: str, version: int) -> HTTPResponse:
+    row = await _named(request, await scope(request, org, ws, env), name)
+    found = await reads.find_config(server(request).db, str(row["id"]), version)
+    if found is None:
+        raise NotFound(f"{name} has no config version {version}")
+    return answer(ConfigVersionText(version=version, raw_config=found["raw_text"]))

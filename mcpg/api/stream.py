@@ -1,0 +1,100 @@
+"""
+An operation's journal as server-sent events. The stream is the journal: what was written before is read from the database,
+what comes after is heard from the writer, and a seq is never missed and never sent twice.
+
+Framing as real clients parse it: LF ends, one `data:` line, exactly one space after a field's colon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from sanic import Request
+
+from mcpg.api.context import server
+from mcpg.api.present import end_event, ladder_event, message
+from mcpg.engine.bus import Bus
+from mcpg.machines import TABLES
+from mcpg.machines.table import Owner
+from mcpg.store import reads
+from mcpg.store.database import Database
+from mcpg.store.journal import Line
+from mcpg.wire.base import Body
+
+KEEP_ALIVE_S = 15.0
+HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+def rests_there(line: Line) -> bool:
+    """Nothing more comes by itself: a final state, or one that an operator owns."""
+    table = TABLES[line.machine]
+    state = table.states(line.dest)
+    return state in table.final or (state is not table.initial and isinstance(table.rests.get(state), Owner))
+
+
+def frame(event: str, body: Body, seq: int | None = None) -> str:
+    lead = "" if seq is None else f"id: {seq}\n"
+    return f"{lead}event: {event}\ndata: {body.model_dump_json()}\n\n"
+
+
+async def follow(db: Database, bus: Bus, subject: str, after: int = 0) -> AsyncIterator[Line | None]:
+    """Every line with seq > *after*, past and future, until the subject rests; None when it is time for a keep-alive."""
+    with bus.follow(subject) as queue:
+        last, past = after, await reads.history(db, subject, after)
+        for line in past:
+            last = line.seq
+            yield line
+        newest = past[-1] if past else await reads.find_line(db, subject, after)
+        if newest is not None and rests_there(newest):
+            return
+        while True:
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_S):
+                    line = await queue.get()
+            except TimeoutError:
+                yield None
+                continue
+            if line.seq <= last:
+                continue
+            last = line.seq
+            yield line
+            if rests_there(line):
+                return
+
+
+async def ladder(request: Request, operation_id: str) -> None:
+    """The answer to a publish or delete: an event a line, until it rests. A line with no news in it is left out."""
+    parts = server(request)
+    response = await request.respond(
+        content_type="text/event-stream", headers={**HEADERS, "x-operation-id": operation_id}
+    )
+    first_at, phase = 0, ""
+    async for line in follow(parts.db, parts.engine.bus, operation_id):
+        if line is None:
+            await response.send(": keep-alive\n\n")
+            continue
+        first_at = first_at or line.at
+        event = ladder_event(line, first_at)
+        if event.phase != phase or message(line):
+            await response.send(frame(event.phase, event, event.seq))
+        phase = event.phase
+    await response.eof()
+
+
+async def events(request: Request, operation_id: str, after: int) -> None:
+    """All lines after *after*, then `end`."""
+    parts = server(request)
+    history = await reads.history(parts.db, operation_id)
+    first_at = history[0].at
+    response = await request.respond(content_type="text/event-stream", headers=HEADERS)
+    last: Line = history[-1]
+    async for line in follow(parts.db, parts.engine.bus, operation_id, after):
+        if line is None:
+            await response.send(": keep-alive\n\n")
+            continue
+        last = line
+        event = ladder_event(line, first_at)
+        await response.send(frame(event.phase, event, event.seq))
+    await response.send(frame("end", end_event(last)))
+    await response.eof()

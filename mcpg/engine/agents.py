@@ -1,0 +1,359 @@
+"""
+The enrolment machine at work: what agents say and stay silent about, made into events.
+
+Called by mcpg/agent/control.py for what arrives, by the loop for processes that ended. Heartbeats are not transitions:
+an unchanged one writes nothing; `last_seen_at` is flushed for all in one batch every few seconds. Silence is counted from
+when we could have heard: a control plane that was away does not call its fleet dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mcpg.engine.operation import Operation
+from mcpg.engine.ports import Exited
+from mcpg.errors import Conflict, Forbidden, NotFound, NotSignedIn, Refused
+from mcpg.machines import enrolment
+from mcpg.machines.enrolment import STALE_AFTER_S, Event, State
+from mcpg.store import reads, writes
+from mcpg.store.clock import short_id, uuid7
+from mcpg.store.journal import Also, Birth, Fire, Line, Step, canonical
+
+if TYPE_CHECKING:
+    from mcpg.engine.loop import Engine
+    from mcpg.engine.requests import Scope
+
+log = logging.getLogger("mcpg.agents")
+
+FLUSH_S = 5.0
+_CLOCKS = {  # seconds of silence until the machine moves, counted from entering the state
+    State.ENROLLING.value: enrolment.ENROL_WITHIN_S,
+    State.ONLINE.value: STALE_AFTER_S,
+    State.STALE.value: enrolment.DEPARTED_AFTER_S - STALE_AFTER_S,
+}
+REPLICA_TOKEN_S = 3600  # a replica enrols within seconds; its token may be presented again by the same replica
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What a Register earns: the agent's identity and the generation of its credentials."""
+
+    agent_id: str
+    instance_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What an agent says of itself when it registers."""
+
+    uid: str
+    software: str
+    host: dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Presence:
+    """One agent as this process last heard it."""
+
+    instance_id: str
+    state: str
+    heard_at: int
+    timer: asyncio.TimerHandle | None = None
+
+
+def nonce_hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class Agents:
+    def __init__(self, engine: Engine, *, enrol_base: Callable[[], str]) -> None:
+        self._engine = engine
+        self._enrol_base = enrol_base
+        self._presence: dict[str, _Presence] = {}
+        self._unsaved: dict[str, int] = {}
+        self._flush: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Arm a clock for every agent that has one running."""
+        now = self._engine.clock()
+        for row in await reads.living_agents(self._engine.db):
+            heard = now  # silence while nobody listened is no evidence
+            self._presence[row["id"]] = _Presence(row["instance_id"], row["state"], heard)
+            self._arm(row["id"], self._left(row["state"], row["deadline_at"], now))
+
+    async def stop(self) -> None:
+        for p in self._presence.values():
+            if p.timer is not None:
+                p.timer.cancel()
+        if self._flush is not None:
+            self._flush.cancel()
+        await self._save()
+
+    # ---- tokens
+
+    async def mint(
+        self, scope: Scope, *, ttl_s: int, max_uses: int, one_shot: bool, expected_uid: str | None, issuer: str
+    ) -> tuple[Row, str]:
+        """A new enrolment token: its row, and the enrolment URL that holds the secret."""
+        return await self._mint(
+            org=scope.org, workspace=scope.workspace, environment=scope.environment, ttl_s=ttl_s,
+            max_uses=1 if one_shot else max_uses, one_shot=int(one_shot), expected_uid=expected_uid, issuer=issuer,
+        )  # fmt: skip
+
+    async def mint_for_replica(self, op: Operation, replica: int) -> str:
+        """The enrolment URL for one replica of a managed instance; it enrols nothing else."""
+        _, url = await self._mint(
+            org=op.org, workspace=op.workspace, environment=op.environment, ttl_s=REPLICA_TOKEN_S, max_uses=1,
+            one_shot=1, expected_uid=f"{op.instance_id}.{replica}", issuer=op.id, instance_id=op.instance_id,
+            replica=replica,
+        )  # fmt: skip
+        return url
+
+    async def _mint(self, *, ttl_s: int, **columns: Any) -> tuple[Row, str]:
+        now, token = self._engine.clock(), "ENROL-" + secrets.token_urlsafe(24)
+        row = {"id": short_id("tok-"), "nonce_hash": nonce_hash(token), "created_at": now, **columns}
+        row["expires_at"] = now + ttl_s * 1_000_000
+        await self._engine.db.writer.execute(writes.insert_token(row))
+        return row, f"{self._enrol_base()}/enroll/v1#token={token}"
+
+    # ---- enrolment
+
+    async def register(self, token: str, who: Introduction) -> Enrolment:
+        """
+        Trade a token for an identity.
+
+        The uid is never the identity (default uids collide): a token enrols one agent per use, and the agent that used
+        it may come again with it. Raises NotSignedIn for a token nobody minted, Forbidden with the reason otherwise.
+        """
+        row = await reads.find_token(self._engine.db, nonce_hash(token))
+        if row is None:
+            raise NotSignedIn("this enrolment token is not known", hint="mint a new one and enrol again")
+        if row["revoked_at"] is not None:
+            raise Forbidden("this enrolment token was revoked")
+        if row["expected_uid"] and row["expected_uid"] != who.uid:
+            raise Forbidden("this enrolment token is for another gateway", cause=f"it is bound to {row['expected_uid']}")
+        for _ in range(3):
+            holders = await reads.agents_of_token(self._engine.db, row["id"])
+            known = next((a for a in holders if self._is_same(row, a, who)), None)
+            try:
+                if known is not None:
+                    return await self._renew(row, known, who, use=())
+                self._check_unused(row, holders, who)
+                use = (writes.use_token(row["id"], self._engine.clock()),)
+                if row["instance_id"] is None:
+                    return await self._enrol_itself(row, who, use)
+                return await self._enrol_replica(row, who, use)
+            except Conflict:
+                row = await reads.find_token(self._engine.db, nonce_hash(token)) or row
+        raise Conflict("this enrolment token is being used by several gateways at once", hint="try again")
+
+    def _is_same(self, token: Row, agent: Row, who: Introduction) -> bool:
+        """Whether who registers is the agent that used this token before, by everything we can see."""
+        if agent["instance_uid"] != who.uid or self._engine.fleet.is_live(agent["id"]):
+            return False
+        return bool(token["one_shot"]) or agent["last_seen_at"] is not None
+
+    def _check_unused(self, token: Row, holders: list[Row], who: Introduction) -> None:
+        if token["use_count"] >= token["max_uses"]:
+            twin = next((a for a in holders if a["instance_uid"] == who.uid), None)
+            cause = (
+                f"{who.uid} is connected with it now: two gateways share one identity"
+                if twin
+                else f"it enrolled {', '.join(sorted({a['instance_uid'] for a in holders})[:5])}"
+            )
+            raise Forbidden("this enrolment token is used up", cause=cause, hint="mint a new one for this gateway")
+        if token["expires_at"] <= self._engine.clock():
+            raise Forbidden("this enrolment token has expired", hint="mint a new one and enrol again")
+
+    async def _renew(self, token: Row, agent: Row, who: Introduction, use: tuple[Also, ...]) -> Enrolment:
+        if agent["state"] == State.QUARANTINED.value:
+            raise Forbidden("this gateway is quarantined", cause="an operator said so", hint="ask them to revive it")
+        await self._engine.db.writer.execute(
+            *use, writes.renew_agent(agent["id"], agent["generation"], token["id"], who.uid, who.software, who.host)
+        )
+        return Enrolment(agent["id"], agent["instance_id"], agent["generation"] + 1)
+
+    async def _enrol_replica(self, token: Row, who: Introduction, use: tuple[Also, ...]) -> Enrolment:
+        instance = await reads.find_instance(self._engine.db, token["instance_id"])
+        if instance is None or instance["deleted_at"] is not None:
+            raise Forbidden("the gateway this token is for was deleted")
+        for agent in await reads.agents(self._engine.db, token["instance_id"]):
+            if agent["replica"] == token["replica"]:
+                return await self._renew(token, agent, who, use)
+        return await self._born(token, instance["id"], token["replica"], who, list(use))
+
+    async def _enrol_itself(self, token: Row, who: Introduction, use: tuple[Also, ...]) -> Enrolment:
+        instance_id = uuid7()
+        taken = await reads.find_instance_by_uid(self._engine.db, who.uid)
+        columns = {
+            "id": instance_id, "instance_uid": f"{who.uid}~{instance_id[-6:]}" if taken or not who.uid else who.uid,
+            "org": token["org"], "workspace": token["workspace"], "environment": token["environment"],
+            "discovered_via": "self_registration", "spec": "{}", "created_at": self._engine.clock(),
+        }  # fmt: skip
+        insert = writes.insert_instance(taken_hint="", columns=columns)
+        insert = Also(insert.sql, insert.params, refuse=lambda: Conflict("this uid was taken a moment earlier"))
+        return await self._born(token, instance_id, 1, who, [*use, insert])
+
+    async def _born(
+        self, token: Row, instance_id: str, replica: int, who: Introduction, steps: list[Step]
+    ) -> Enrolment:
+        agent_id = uuid7()
+        columns = {
+            "instance_id": instance_id, "replica": replica, "instance_uid": who.uid, "token_id": token["id"],
+            "software": who.software, "host": canonical(who.host),
+        }  # fmt: skip
+        data = {"instance_id": instance_id, "replica": replica, "token": token["id"], "version": who.software}
+        birth = Birth(enrolment.MACHINE, agent_id, columns, f"agent:{who.uid}", data=data)
+        await self._engine.db.writer.submit([*steps, birth])
+        return Enrolment(agent_id, instance_id, 1)
+
+    # ---- what a session tells
+
+    async def opened(self, agent_id: str) -> Row:
+        """A channel with good credentials is open. Raises Forbidden for a quarantined agent. Returns its instance."""
+        agent = await reads.find_agent(self._engine.db, agent_id)
+        instance = await reads.find_instance(self._engine.db, agent["instance_id"]) if agent else None
+        if agent is None or instance is None or instance["deleted_at"] is not None:
+            raise NotFound("this gateway is not enrolled here any more")
+        if agent["state"] == State.QUARANTINED.value:
+            raise Forbidden("this gateway is quarantined", cause="an operator said so")
+        self._hear(agent_id, agent["instance_id"], agent["state"])
+        await self._fire(agent_id, Event.CHANNEL_OPENED, f"agent:{agent['instance_uid']}")
+        self._engine.evidence(agent["instance_id"])
+        return instance
+
+    async def heard(self, agent_id: str) -> None:
+        """A heartbeat, or anything that proves life. No write while nothing changes."""
+        presence = self._presence.get(agent_id)
+        if presence is None:
+            agent = await reads.find_agent(self._engine.db, agent_id)
+            if agent is None:
+                return
+            presence = self._hear(agent_id, agent["instance_id"], agent["state"])
+        else:
+            self._hear(agent_id, presence.instance_id, presence.state)
+        if presence.state not in (State.ONLINE.value, State.QUARANTINED.value):
+            await self._fire(agent_id, Event.HEARTBEAT, "agent")
+
+    async def acked(self, agent_id: str, config_hash: str, *, ok: bool, words: str) -> None:
+        """The only proof of what is applied."""
+        write = writes.acked(agent_id, config_hash) if ok else writes.rejected(agent_id, config_hash, words)
+        await self._engine.db.writer.execute(write)
+        presence = self._presence.get(agent_id)
+        if presence is not None:
+            self._engine.evidence(presence.instance_id)
+
+    async def reported(self, agent_id: str, received_hash: str) -> None:
+        """What a StatusReport echoes as received: shown, never believed."""
+        await self._engine.db.writer.execute(writes.reported(agent_id, received_hash))
+
+    def closed(self, agent_id: str) -> None:
+        """Its channel is gone: the clock runs from the last thing heard."""
+        presence = self._presence.get(agent_id)
+        if presence is not None:
+            self._engine.evidence(presence.instance_id)
+
+    async def deregistered(self, agent_id: str, reason: str) -> None:
+        await self._fire(agent_id, Event.DEREGISTERED, "agent", reason=reason or "it said goodbye")
+
+    async def exited(self, exited: Exited) -> None:
+        """A managed replica's process was seen to end."""
+        for agent in await reads.agents(self._engine.db, exited.instance_id):
+            if agent["replica"] == exited.replica:
+                words = f": {exited.words}" if exited.words else ""
+                reason = f"process {exited.pid} ended, {exited.reason}{words}"
+                await self._fire(agent["id"], Event.EXITED, self._engine.provisioner_name, reason=reason)
+
+    # ---- clocks
+
+    def _hear(self, agent_id: str, instance_id: str, state: str) -> _Presence:
+        now = self._engine.clock()
+        presence = self._presence.get(agent_id)
+        if presence is None:
+            presence = self._presence[agent_id] = _Presence(instance_id, state, now)
+        presence.heard_at = self._unsaved[agent_id] = now
+        if self._flush is None:
+            loop = asyncio.get_running_loop()
+            self._flush = loop.call_later(FLUSH_S, lambda: self._engine.aside(self._save()))
+        return presence
+
+    async def _save(self) -> None:
+        self._flush = None
+        unsaved, self._unsaved = self._unsaved, {}
+        if unsaved:
+            await self._engine.db.writer.execute(*writes.seen(list(unsaved.items())))
+
+    def last_heard(self, agent_id: str) -> int | None:
+        """When this process last heard the agent, newer than the row's `last_seen_at`; None when it did not."""
+        return self._unsaved.get(agent_id)
+
+    @staticmethod
+    def _left(state: str, deadline_at: int | None, now: int) -> float:
+        if state == State.ENROLLING.value and deadline_at is not None:
+            return max(0.0, (deadline_at - now) / 1e6)
+        return STALE_AFTER_S
+
+    def _arm(self, agent_id: str, seconds: float) -> None:
+        presence = self._presence[agent_id]
+        if presence.timer is not None:
+            presence.timer.cancel()
+        loop = asyncio.get_running_loop()
+        presence.timer = loop.call_later(seconds, lambda: self._engine.aside(self._silence(agent_id)))
+
+    async def _silence(self, agent_id: str) -> None:
+        """A clock ran out: either it was heard meanwhile, and the clock is set anew, or the machine moves."""
+        presence = self._presence.get(agent_id)
+        if presence is None:
+            return
+        now = self._engine.clock()
+        if self._engine.fleet.is_live(agent_id):
+            self._arm(agent_id, STALE_AFTER_S)
+            return
+        if presence.state == State.ENROLLING.value:
+            await self._fire(agent_id, Event.EXPIRED, "engine", reason="never seen on a channel")
+            return
+        after = STALE_AFTER_S if presence.state == State.ONLINE.value else enrolment.DEPARTED_AFTER_S
+        silent = (now - presence.heard_at) / 1e6
+        if silent < after:
+            self._arm(agent_id, after - silent)
+            return
+        await self._fire(agent_id, Event.MISSED, "engine", reason=f"nothing heard for {silent:.0f} s")
+
+    async def _fire(self, agent_id: str, event: Event, actor: str, *, reason: str = "") -> None:
+        """Raise *event* where the agent's state has it; elsewhere it is no news."""
+        presence = self._presence.get(agent_id)
+        if presence is not None and event.value not in enrolment.MACHINE.allowed(presence.state):
+            return
+        try:
+            await self._engine.db.writer.fire(
+                Fire(enrolment.MACHINE, agent_id, event, actor, reason=reason, sets={"reason": reason})
+            )
+        except Refused as exc:
+            log.debug("agent %s: %s", agent_id, exc.what)
+
+    def on_line(self, line: Line) -> None:
+        """Every move of an agent, whoever made it, is heard here: presence and clocks follow the journal."""
+        if line.machine != enrolment.MACHINE.name:
+            return
+        presence = self._presence.get(line.subject)
+        if line.event == Event.REGISTER.value:
+            presence = self._presence[line.subject] = _Presence(line.data["instance_id"], line.dest, line.at)
+        if presence is None:
+            return
+        presence.state = line.dest
+        if line.dest in _CLOCKS:
+            self._arm(line.subject, _CLOCKS[line.dest])
+        else:
+            if presence.timer is not None:
+                presence.timer.cancel()
+            del self._presence[line.subject]
+        self._engine.evidence(presence.instance_id)

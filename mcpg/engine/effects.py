@@ -1,0 +1,243 @@
+"""
+The work of the operation machines, by the names their tables use. Each effect may run twice for one version: it then
+finds what it did before. None of them moves a state: it answers with an Outcome, and the loop raises it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from mcpg.engine import allocator
+from mcpg.engine.operation import Operation, Outcome
+from mcpg.engine.ports import Order, Placed
+from mcpg.errors import McpgError, PermanentError
+from mcpg.machines import enrolment, provision, teardown
+from mcpg.machines.table import Work
+from mcpg.store import reads, writes
+from mcpg.store.journal import Also, Fire
+
+if TYPE_CHECKING:
+    from mcpg.engine.loop import Engine
+
+Effect = Callable[["Engine", Operation], Awaitable[Outcome]]
+P, T = provision.Event, teardown.Event
+
+
+async def reserve(engine: Engine, op: Operation) -> Outcome:
+    """Choose a cluster and take room in it, in the transaction of the move; an update keeps its cluster."""
+    wish = allocator.Wish(op.spec["replicas"], op.spec["region"], op.spec["isolation_tier"])
+    rooms = [allocator.Room(*(c[f] for f in allocator.Room.__dataclass_fields__)) for c in await reads.clusters(engine.db)]
+    held = await reads.find_reservation(engine.db, op.instance_id)
+    more = op.spec["replicas"] - (held["places"] if held else 0)
+    if held is not None:
+        room = next(r for r in rooms if r.id == held["cluster_id"])
+        why = allocator.why_not(room, allocator.Wish(max(more, 0))) if more > 0 else ""
+        chosen: allocator.Room | allocator.Refusal = allocator.Refusal(((room.name, why),)) if why else room
+    else:
+        chosen = allocator.place(rooms, wish)
+    if isinstance(chosen, allocator.Refusal):
+        return _no_capacity(engine, op, chosen)
+    after = chosen.gateways_used + max(more, 0)
+    return Outcome(
+        P.RESERVED,
+        reason=f"{chosen.name} ({after} of {chosen.gateways_max} gateways)",
+        data={"cluster": chosen.name, "cluster_id": chosen.id, "places": op.spec["replicas"], "used": after},
+        sets={"cluster_id": chosen.id},
+        also=(
+            *(writes.reserve(chosen.id, op.instance_id, op.id, more) if more > 0 else ()),
+            writes.assign(
+                op.instance_id, chosen.id, op.spec, op.spec["config_version"], op.spec["config_hash"]
+            ),
+            writes.forget_refusals(op.instance_id),
+        ),
+    )
+
+
+def _no_capacity(engine: Engine, op: Operation, refusal: allocator.Refusal) -> Outcome:
+    wanted = [f"{op.spec['replicas']} replica{'s' * (op.spec['replicas'] != 1)}", f"size {op.spec['size']}"]
+    wanted += [f"region {op.spec['region']}"] if op.spec["region"] else []
+    wanted += [f"tier {op.spec['isolation_tier']}"] if op.spec["isolation_tier"] else []
+    return Outcome(
+        P.NO_CAPACITY,
+        reason=f"no cluster can take {op.name} ({', '.join(wanted)}): {refusal}",
+        data={"code": "no_capacity", "clusters": [{"name": n, "reason": r} for n, r in refusal.reasons]},
+        sets=ended(engine, f"no cluster can take {op.name}: {refusal}", "no_capacity"),
+        also=_not_created(engine, op),
+    )
+
+
+def ended(engine: Engine, error: str = "", code: str = "") -> dict[str, Any]:
+    """The columns of an operation that is over."""
+    return {"finished_at": engine.clock(), "error": error, "code": code}
+
+
+def _not_created(engine: Engine, op: Operation) -> tuple[Also, ...]:
+    """What a failed operation leaves of its instance: nothing of a create, the instance as it was of an update."""
+    if op.previous is None:
+        return (*writes.release(op.instance_id), writes.delete_instance(op.instance_id, engine.clock()))
+    return (writes.end_operation(op.instance_id),)
+
+
+async def apply(engine: Engine, op: Operation) -> Outcome:
+    """Start what is missing, tell what runs, by the spec the instance is assigned."""
+    placed = await _converge(engine, op, op.spec)
+    started = [p for p in placed if p.started]
+    return Outcome(
+        P.APPLIED,
+        reason=_applied(placed, started),
+        data={"pids": [p.pid for p in placed], "ports": [p.port for p in placed]},
+        also=(writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints]),),
+    )
+
+
+def _applied(placed: tuple[Placed, ...], started: list[Placed]) -> str:
+    if not placed:
+        return "nothing to start"
+    if not started:
+        return f"{len(placed)} running, config sent"
+    return f"process {', '.join(str(p.pid) for p in started)} started"
+
+
+async def _converge(engine: Engine, op: Operation, spec: dict[str, Any]) -> tuple[Placed, ...]:
+    """Make the provisioner and the connected agents follow *spec*."""
+    config = await reads.find_config(engine.db, op.instance_id, spec["config_version"])
+    if config is None or engine.provisioner is None:
+        raise PermanentError(f"config version {spec['config_version']} of {op.name} is not in the database")
+
+    async def enrol(replica: int) -> str:
+        return await engine.agents.mint_for_replica(op, replica)
+
+    placed = await engine.provisioner.apply(
+        Order(
+            op.instance_id, op.name, op.id, spec["replicas"], config["rendered"], enrol,
+            lambda replica: f"{op.instance_id}.{replica}",
+        )
+    )  # fmt: skip
+    await engine.fleet.push(op.instance_id)
+    return placed
+
+
+async def compensate(engine: Engine, op: Operation) -> Outcome:
+    """Take back what the journal says was begun, newest first."""
+    lines = await reads.history(engine.db, op.id)
+    done: list[str] = []
+    also: tuple[Also, ...] = ()
+    for undo in undo_plan(op, [line.dest for line in lines]):
+        words, more = await UNDO[undo](engine, op)
+        done.append(f"{undo}: {words}")
+        also += more
+    cause = next((line for line in reversed(lines) if line.dest == op.state and line.source != op.state), None)
+    cancelled = any(line.event == P.CANCEL.value for line in lines)
+    why = cause.reason if cause else ""
+    code = "cancelled" if cancelled else (cause.data.get("code", "failed") if cause else "failed")
+    return Outcome(
+        P.UNDONE,
+        facts=provision.Seen(replicas=op.spec["replicas"], cancelled=cancelled),
+        reason=why,
+        data={"code": code, "undone": done},
+        sets=ended(engine, why or code, code),
+        also=(*also, *_not_created(engine, op)),
+    )
+
+
+def undo_plan(op: Operation, entered: list[str]) -> list[str]:
+    """The undo effects of the states an operation went through, newest first, each once."""
+    plan: list[str] = []
+    for state in reversed(entered):
+        rest = op.table.rests.get(op.table.states(state))
+        if isinstance(rest, Work) and rest.undo and rest.undo not in plan:
+            plan.append(rest.undo)
+    return plan
+
+
+async def _undo_apply(engine: Engine, op: Operation) -> tuple[str, tuple[Also, ...]]:
+    """A create's replicas are removed; an update's gateway goes back to its previous spec and config."""
+    assert engine.provisioner is not None  # noqa: S101 - nothing was applied without one
+    if op.previous is None:
+        removed = await engine.provisioner.remove(op.instance_id)
+        also: tuple[Also, ...] = (writes.revoke_tokens_of(op.instance_id, engine.clock()),)
+        return removed.detail, also + await _departures(engine, op)  # type: ignore[operator]
+    old = op.previous
+    row = await reads.find_instance(engine.db, op.instance_id)
+    back = writes.assign(op.instance_id, (row or {})["cluster_id"], old, old["config_version"], old["config_hash"])
+    await engine.db.writer.execute(back)  # before the push: an agent that connects now must be given the old config
+    placed = await _converge(engine, op, old)
+    endpoints = writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints])
+    return f"config version {old['config_version']} on {old['replicas']} replica(s)", (endpoints,)
+
+
+async def _departures(engine: Engine, op: Operation) -> tuple[Fire, ...]:
+    """The last line of each agent of an instance that is no more."""
+    return tuple(
+        Fire(
+            enrolment.MACHINE, a["id"], enrolment.Event.REMOVED, "engine", reason=f"removed by {op.id}",
+            sets={"reason": f"removed by {op.id}"},
+        )
+        for a in await reads.agents(engine.db, op.instance_id)
+        if a["state"] != enrolment.State.DEPARTED.value
+    )  # fmt: skip
+
+
+async def _undo_reserve(engine: Engine, op: Operation) -> tuple[str, tuple[Also, ...]]:
+    held = await reads.find_reservation(engine.db, op.instance_id)
+    keep = op.previous["replicas"] if op.previous else 0
+    back = (held["places"] if held else 0) - keep
+    return f"{max(back, 0)} place(s)", writes.release_down_to(op.instance_id, keep) if keep else ()
+
+
+UNDO = {"release": _undo_reserve, "remove": _undo_apply}
+
+
+async def drain(engine: Engine, op: Operation) -> Outcome:
+    """Its endpoints leave the list, and its agents are told."""
+    told = await engine.fleet.drain(op.instance_id)
+    return Outcome(
+        T.DRAINED,
+        reason=f"endpoints hidden, {told} agent(s) told",
+        also=(writes.hide_endpoints(op.instance_id),),
+    )
+
+
+async def remove(engine: Engine, op: Operation) -> Outcome:
+    """Stop the replicas; a gateway that is already gone is a success."""
+    if engine.provisioner is None:
+        raise PermanentError(
+            "this control plane runs without a provisioner", cause="it runs with --provisioner none"
+        )
+    removed = await engine.provisioner.remove(op.instance_id)
+    return Outcome(T.REMOVED, reason=removed.detail, data={"pids": list(removed.pids)})
+
+
+async def gone(engine: Engine, op: Operation) -> Outcome:
+    """Everything is seen gone: the room is free, the name too, the credentials are worth nothing."""
+    at = engine.clock()
+    return Outcome(
+        T.GONE,
+        facts=teardown.Seen(connected=engine.fleet.connected(op.instance_id)),
+        reason="process gone, no agent connected, room released",
+        sets=ended(engine),
+        also=(
+            *await _departures(engine, op),
+            *writes.release(op.instance_id),
+            writes.revoke_tokens_of(op.instance_id, at),
+            writes.delete_instance(op.instance_id, at),
+        ),
+    )
+
+
+EFFECTS: dict[str, Effect] = {
+    "reserve": reserve,
+    "apply": apply,
+    "compensate": compensate,
+    "drain": drain,
+    "remove": remove,
+}
+
+
+def failure(op: Operation, exc: Exception) -> tuple[str, dict[str, Any]]:
+    """An effect's exception as the reason and data of its event."""
+    if isinstance(exc, McpgError):
+        words = exc.what + (f": {exc.cause}" if exc.cause else "")
+        return words, {"code": exc.code, "hint": exc.hint}
+    return f"{type(exc).__name__}: {exc}", {"code": "failed", "effect_of": op.state}

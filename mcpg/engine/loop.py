@@ -1,0 +1,279 @@
+"""
+The heartbeat: one task drives one operation, from the state it is in to the one it rests in.
+
+Work is done with no transaction open, and its outcome raised as an event; a wait ends on evidence or at its deadline.
+Everything is level-triggered: a driver reads the row's state and does what that state says, so a restart is nothing but
+taking every open row again. Nothing polls; an idle engine has no task that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from mcpg.engine import evidence
+from mcpg.engine.bus import Bus
+from mcpg.engine.effects import EFFECTS, failure
+from mcpg.engine.operation import Operation, Outcome
+from mcpg.engine.ports import Exited, Fleet, Provisioner
+from mcpg.errors import Refused, TemporaryError, Unavailable
+from mcpg.machines.table import Wait, Work
+from mcpg.store import reads, writes
+from mcpg.store.clock import Clock, now_us
+from mcpg.store.database import Database
+from mcpg.store.journal import LEASE_S, Fire, Line, Timeout
+
+if TYPE_CHECKING:
+    from mcpg.engine.agents import Agents
+
+log = logging.getLogger("mcpg.engine")
+
+RETRY_CAP_S = 30.0
+
+
+class _Driver:
+    """One operation under way in this process."""
+
+    def __init__(self, op: Operation) -> None:
+        self.op = op
+        self.wake = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+
+class Engine:
+    """
+    Drives every open operation of this process. `epoch` is this start's identity: who holds a lease, never a host name.
+    `exits` holds, by instance, a replica's end that no operation has dealt with yet.
+    """
+
+    def __init__(
+        self, db: Database, provisioner: Provisioner | None, *, timeout: Timeout, clock: Clock = now_us
+    ) -> None:
+        self.db = db
+        self.provisioner = provisioner
+        self.clock = clock
+        self.timeout = timeout
+        self.epoch = f"e-{secrets.token_hex(8)}"
+        self.bus = Bus()
+        self.exits: dict[str, Exited] = {}
+        self.agents: Agents
+        self.fleet: Fleet
+        self._drivers: dict[str, _Driver] = {}
+        self._by_instance: dict[str, str] = {}
+        self._side: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        db.writer.listen(self._heard)
+
+    @property
+    def provisioner_name(self) -> str:
+        return self.provisioner.name if self.provisioner is not None else "none"
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Adopt what runs, then take every open operation, whoever left it."""
+        missed: list[Exited] = []
+        heard = missed.append  # until every open operation is taken, an end is only noted
+
+        def on_exit(exited: Exited) -> None:
+            heard(exited)
+
+        if self.provisioner is not None:
+            await self.provisioner.start(on_exit)
+        for row in await reads.open_operations(self.db):
+            op = Operation.of(row)
+            until = self.clock() + int(LEASE_S * 1e6)
+            await self.db.writer.execute(writes.take_over(op.id, op.version, self.epoch, until))
+            self.take(op)
+        heard = self.on_exit
+        for exited in missed:
+            self.on_exit(exited)
+
+    async def stop(self) -> None:
+        """Stop driving. Rows rest where they are; the next start takes them."""
+        self._stopping = True
+        tasks = [d.task for d in self._drivers.values() if d.task] + list(self._side)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.provisioner is not None:
+            await self.provisioner.stop()
+
+    def take(self, op: Operation) -> None:
+        """Drive *op* from where it is, unless this process does so already."""
+        if op.id in self._drivers or op.is_final or self._stopping:
+            return
+        driver = _Driver(op)
+        self._drivers[op.id] = driver
+        self._by_instance[op.instance_id] = op.id
+        driver.task = asyncio.get_running_loop().create_task(self._run(driver), name=f"drive {op.id}")
+
+    # ---- what is heard
+
+    def evidence(self, instance_id: str) -> None:
+        """Something about this instance changed: whoever waits for it looks again."""
+        driver = self._drivers.get(self._by_instance.get(instance_id, ""))
+        if driver is not None:
+            driver.wake.set()
+
+    def on_exit(self, exited: Exited) -> None:
+        """A replica's process ended by itself: its agent departs, and an operation that needs it fails."""
+        log.warning("replica %s/%d (pid %d) ended: %s", exited.instance_id, exited.replica, exited.pid, exited.reason)
+        self.exits[exited.instance_id] = exited
+        self.aside(self.agents.exited(exited))
+        self.evidence(exited.instance_id)
+
+    def aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work* beside everything; a failure is logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._side.add(task)
+
+        def done(t: asyncio.Task[None]) -> None:
+            self._side.discard(t)
+            if not t.cancelled() and (exc := t.exception()) is not None:
+                log.error("%s failed", t.get_name(), exc_info=exc)
+
+        task.add_done_callback(done)
+
+    def _heard(self, line: Line) -> None:
+        self.bus.publish(line)
+        self.agents.on_line(line)
+        driver = self._drivers.get(line.subject)
+        if driver is not None and line.seq > driver.op.version:
+            driver.wake.set()  # moved by somebody else, or by us a moment ago: the driver compares
+
+    # ---- driving
+
+    async def _run(self, driver: _Driver) -> None:
+        op, trouble = driver.op, 0
+        try:
+            while not op.is_final:
+                try:
+                    if not await self._turn(driver):
+                        return
+                    trouble = 0
+                except Unavailable as exc:  # the database: the row rests, we come back
+                    trouble += 1
+                    delay = min(RETRY_CAP_S, 0.5 * 2**trouble)
+                    log.error("%s: %s (%s); trying again in %.0f s", op.id, exc.what, exc.cause, delay)  # noqa: TRY400
+                    await asyncio.sleep(delay)
+                    await self._reload(op)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("driving %s from %s failed; the next start takes it again", op.id, op.state)
+        finally:
+            self._drivers.pop(op.id, None)
+            if self._by_instance.get(op.instance_id) == op.id:
+                del self._by_instance[op.instance_id]
+
+    async def _turn(self, driver: _Driver) -> bool:
+        """One state's work or wait, and its event. False when the state belongs to somebody else."""
+        op = driver.op
+        try:
+            match op.table.rests[op.table.states(op.state)]:
+                case Work() as rest:
+                    outcome: Outcome | None = await self._work(op, rest)
+                case Wait() as rest:
+                    outcome = await self._watch(driver, rest)
+                case _:
+                    return False
+            if outcome is None:
+                await self._reload(op)
+            else:
+                await self._raise(op, outcome)
+        except TemporaryError as exc:  # a companion statement lost a race, e.g. the last room in a cluster
+            log.info("%s: %s; looking again", op.id, exc.what)
+        except Refused as exc:
+            log.info("%s: overtaken in %s: %s", op.id, op.state, exc.what)
+            await self._reload(op)
+        return True
+
+    async def _raise(self, op: Operation, outcome: Outcome) -> None:
+        line = await self.db.writer.submit(
+            [
+                Fire(
+                    op.table, op.id, outcome.event, "engine", facts=outcome.facts, expect=op.version,
+                    reason=outcome.reason, data=outcome.data, sets=outcome.sets, claim=self.epoch,
+                ),
+                *outcome.also,
+            ]
+        )  # fmt: skip
+        moved = line[0]
+        op.version, op.attempt = moved.seq, 0
+        if moved.dest != op.state:
+            op.state = moved.dest
+            seconds = self.timeout(op.table, op.state)
+            op.deadline_at = None if seconds is None else moved.at + int(seconds * 1e6)
+
+    async def _reload(self, op: Operation) -> None:
+        row = await reads.find_operation(self.db, op.id)
+        assert row is not None  # noqa: S101 - operations are never deleted
+        op.state, op.version, op.deadline_at = row["state"], row["version"], row["deadline_at"]
+
+    def _left(self, op: Operation) -> float | None:
+        """Seconds to the state's deadline; None without one."""
+        return None if op.deadline_at is None else max(0.0, (op.deadline_at - self.clock()) / 1e6)
+
+    async def _work(self, op: Operation, rest: Work) -> Outcome:
+        effect = EFFECTS[rest.effect]
+        words = ""
+        try:
+            async with asyncio.timeout(self._left(op)):
+                while True:
+                    try:
+                        return await effect(self, op)
+                    except TemporaryError as exc:
+                        op.attempt += 1
+                        words = exc.what
+                        delay = min(RETRY_CAP_S, exc.delay * 2 ** (op.attempt - 1)) * random.uniform(0.75, 1.25)  # noqa: S311
+                        log.info("%s: %s: %s; attempt %d in %.1f s", op.id, rest.effect, words, op.attempt + 1, delay)
+                        await self.db.writer.execute(
+                            writes.put_off(op.id, op.version, self.clock() + int(delay * 1e6))
+                        )
+                        await asyncio.sleep(delay)
+        except TimeoutError:
+            words = f": {words}" if words else ""
+            return Outcome(
+                rest.late, reason=f"{rest.effect} did not end in {self._allowed(op)}{words}", data={"code": "deadline"}
+            )
+        except Unavailable:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever an effect raises is an event with its words
+            if not hasattr(exc, "code"):
+                log.exception("%s: %s failed", op.id, rest.effect)
+            reason, data = failure(op, exc)
+            return Outcome(rest.failed, reason=reason, data=data)
+
+    def _allowed(self, op: Operation) -> str:
+        return f"{self.timeout(op.table, op.state) or 0:g} s"
+
+    async def _watch(self, driver: _Driver, rest: Wait) -> Outcome | None:
+        """Look until there is an outcome or the deadline passes. None: somebody else moved the row."""
+        op, memory, at = driver.op, evidence.Memory(), driver.op.version
+        while True:
+            driver.wake.clear()
+            found = await evidence.look(self, op, memory)
+            if found.outcome is not None and found.outcome.event.value == "observed":
+                await self._raise(op, found.outcome)
+                at = op.version
+                continue
+            if found.outcome is not None:
+                return found.outcome
+            left = self._left(op)
+            if left == 0.0 and rest.late is not None:
+                reason = f"not seen within {self._allowed(op)}: {rest.for_}; seen: {found.summary}"
+                return Outcome(rest.late, reason=reason, data={"code": "deadline", "seen": found.summary})
+            waits = [w for w in (left, found.again_s) if w is not None]
+            try:
+                async with asyncio.timeout(min(waits) if waits else None):
+                    await driver.wake.wait()
+            except TimeoutError:
+                continue
+            row = await reads.find_operation(self.db, op.id)
+            if row is not None and row["version"] != at:
+                return None

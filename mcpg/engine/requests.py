@@ -1,0 +1,262 @@
+"""
+What people ask for, made into operations: publish (create or update) and delete.
+
+Called by the API with slugs it has checked. One transaction writes the operation, its first two journal lines and what
+it claims (the name, the instance), so that two requests at once cannot both be accepted. Refusals leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mcpg.engine.config import DEFAULT_CONFIG, Rendered, render
+from mcpg.engine.operation import Operation
+from mcpg.errors import BadSpec, Busy, Conflict, KeyReused, NameTaken, NoProvisioner, NotFound, Refused
+from mcpg.machines import provision, teardown
+from mcpg.store import reads, writes
+from mcpg.store.clock import short_id, uuid7
+from mcpg.store.journal import Birth, Fire, Line, Step, canonical
+
+if TYPE_CHECKING:
+    from mcpg.engine.loop import Engine
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """An environment, by slugs that exist."""
+
+    org: str
+    workspace: str
+    environment: str
+
+    def __str__(self) -> str:
+        return f"{self.org}/{self.workspace}/{self.environment}"
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A create or update as the API parsed it. None means: as it is, or the default."""
+
+    name: str
+    replicas: int
+    size: str | None = None
+    region: str | None = None
+    isolation_tier: str | None = None
+    custom_hostname: str | None = None
+    image_tag: str | None = None
+    config: str | None = None
+
+
+class _KeyRace(Conflict):
+    """Another request with this Idempotency-Key was accepted a moment earlier."""
+
+
+def _body_hash(scope: Scope, verb: str, body: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical([str(scope), verb, body]).encode()).hexdigest()
+
+
+async def publish(engine: Engine, scope: Scope, wish: Publish, *, actor: str, key: str | None) -> Operation:
+    """
+    Accept a create or update and hand it to the engine; or find the operation that already does exactly this.
+
+    Raises BadConfig, BadSpec, NameTaken, Busy, KeyReused, NoProvisioner.
+    """
+    if engine.provisioner is None:
+        raise NoProvisioner(
+            "this control plane creates no gateways",
+            cause="it runs with --provisioner none",
+            hint="start it with --provisioner local",
+        )
+    config = None if wish.config is None else render(wish.config)
+    body = {f: getattr(wish, f) for f in wish.__dataclass_fields__}
+    digest = _body_hash(scope, "publish", body)
+    for _ in range(4):
+        same = await _same_request(engine, scope, digest, key)
+        if same is not None:
+            return same
+        holder = await reads.find_live_name(engine.db, wish.name)
+        try:
+            if holder is None:
+                return await _create(engine, scope, wish, config, digest, actor, key)
+            running = await _running_on(engine, scope, holder, digest)
+            if running is not None:
+                return running
+            return await _update(engine, scope, wish, holder, config, digest, actor, key)
+        except (_KeyRace, Busy, NameTaken) as exc:
+            race = exc  # look again: it may be the same request, arriving twice
+    raise race
+
+
+async def _same_request(engine: Engine, scope: Scope, digest: str, key: str | None) -> Operation | None:
+    if key is None:
+        return None
+    row = await reads.find_operation_by_key(engine.db, scope.org, key)
+    if row is None:
+        return None
+    if row["body_hash"] != digest:
+        raise KeyReused(
+            "this Idempotency-Key was used for another request",
+            cause=f"operation {row['id']} ({row['kind']} {row['name']}) has it",
+            hint="send a new key with a new request",
+            operation_id=row["id"],
+        )
+    return Operation.of(row)
+
+
+async def _running_on(engine: Engine, scope: Scope, holder: Row, digest: str) -> Operation | None:
+    """The running operation when it is this very request; refuses when the name or the gateway is not free."""
+    if (holder["org"], holder["workspace"], holder["environment"]) != (scope.org, scope.workspace, scope.environment):
+        where = f"{scope.org}/…" if holder["org"] != scope.org else str(_scope_of(holder))
+        raise NameTaken(
+            f"the name {holder['name']} is taken",
+            cause="a gateway's name is unique across all orgs, for it is a DNS label"
+            + (f"; this one lives in {where}" if holder["org"] == scope.org else ""),
+            hint="choose another --name",
+        )
+    if holder["operation_id"] is None:
+        return None
+    row = await reads.find_operation(engine.db, holder["operation_id"])
+    if row is None:
+        return None
+    if row["body_hash"] == digest:
+        return Operation.of(row)
+    raise Busy(
+        f"{holder['name']} is busy: operation {row['id']} ({row['kind']}) is {row['state']}",
+        cause="one operation at a time runs on a gateway",
+        hint=f"wait for it: mcpg-ctl provision history --org {scope.org} --verbose",
+        operation_id=row["id"],
+    )
+
+
+def _scope_of(row: Row) -> Scope:
+    return Scope(row["org"], row["workspace"], row["environment"])
+
+
+async def _create(
+    engine: Engine, scope: Scope, wish: Publish, config: Rendered | None, digest: str, actor: str, key: str | None
+) -> Operation:
+    raw = wish.config if wish.config is not None else DEFAULT_CONFIG
+    config = config or render(raw)
+    operation_id, instance_id, at = short_id("op-"), uuid7(), engine.clock()
+    spec = {
+        "replicas": wish.replicas,
+        "size": wish.size or "s",
+        "region": wish.region or "",
+        "isolation_tier": wish.isolation_tier or "",
+        "custom_hostname": wish.custom_hostname or "",
+        "image_tag": wish.image_tag or "latest",
+        "config_version": 1,
+        "config_hash": config.sha256,
+    }
+    instance = {
+        "id": instance_id, "instance_uid": instance_id, "org": scope.org, "workspace": scope.workspace,
+        "environment": scope.environment, "name": wish.name, "live_name": wish.name, "managed": 1,
+        "discovered_via": "static", "spec": canonical(spec), "operation_id": operation_id, "created_at": at,
+    }  # fmt: skip
+    also: list[Step] = [
+        writes.insert_instance(taken_hint="choose another --name", columns=instance),
+        writes.insert_config(
+            instance_id, 1, raw, config.raw_sha256, config.text, config.sha256, operation_id, at
+        ),
+    ]
+    op = _operation(operation_id, "provision", "create", scope, wish.name, instance_id, spec, None, actor, digest)
+    return await _accept(engine, op, provision.Event.ACCEPT, also, key)
+
+
+async def _update(
+    engine: Engine, scope: Scope, wish: Publish, holder: Row, config: Rendered | None, digest: str, actor: str,
+    key: str | None,
+) -> Operation:  # fmt: skip
+    old: dict[str, Any] = holder["spec"]
+    for field in ("region", "isolation_tier"):
+        asked = getattr(wish, field)
+        if asked is not None and asked != old.get(field):
+            raise BadSpec(
+                f"{field} of {wish.name} cannot change in place",
+                cause=f"it is {old.get(field) or 'unset'}, and {asked} was asked for",
+                hint="delete it and create it anew, or leave the option out",
+            )
+    operation_id, at = short_id("op-"), engine.clock()
+    spec = dict(old)
+    spec["replicas"] = wish.replicas
+    for field in ("size", "custom_hostname", "image_tag"):
+        if getattr(wish, field) is not None:
+            spec[field] = getattr(wish, field)
+    also: list[Step] = [writes.occupy_instance(holder["id"], operation_id, wish.name)]
+    if config is not None and wish.config is not None:
+        versions = await reads.config_versions(engine.db, holder["id"])
+        spec["config_version"] = versions[0]["version"] + 1 if versions else 1
+        spec["config_hash"] = config.sha256
+        also.append(
+            writes.insert_config(
+                holder["id"], spec["config_version"], wish.config, config.raw_sha256, config.text, config.sha256,
+                operation_id, at,
+            )
+        )  # fmt: skip
+    op = _operation(operation_id, "provision", "update", scope, wish.name, holder["id"], spec, old, actor, digest)
+    return await _accept(engine, op, provision.Event.ACCEPT, also, key)
+
+
+async def delete(engine: Engine, scope: Scope, instance_uid: str, *, actor: str, key: str | None) -> Operation:
+    """Accept a teardown. Raises NotFound, Busy (naming what runs), Refused for a gateway we do not manage, KeyReused."""
+    digest = _body_hash(scope, "delete", {"instance_uid": instance_uid})
+    same = await _same_request(engine, scope, digest, key)
+    if same is not None:
+        return same
+    row = await reads.find_instance_by_uid(engine.db, instance_uid)
+    if row is None or _scope_of(row) != scope or row["deleted_at"] is not None:
+        gone = row is not None and _scope_of(row) == scope
+        raise NotFound(
+            f"no instance {instance_uid} in {scope}",
+            cause="it was deleted" if gone else "",
+            hint=f"mcpg-ctl provision history --org {scope.org}",
+        )
+    if not row["managed"]:
+        raise Refused(
+            f"{instance_uid} is not managed by this control plane",
+            cause="it enrolled itself: somebody else started it, and only they can stop it",
+            hint="stop the gateway where it runs; it departs five minutes later",
+        )
+    running = await _running_on(engine, scope, row, digest)
+    if running is not None:
+        return running
+    operation_id = short_id("op-")
+    op = _operation(
+        operation_id, "teardown", "delete", scope, row["name"], row["id"], row["spec"], None, actor, digest
+    )
+    also: list[Step] = [writes.occupy_instance(row["id"], operation_id, row["name"])]
+    return await _accept(engine, op, teardown.Event.ACCEPT, also, key)
+
+
+def _operation(
+    operation_id: str, machine: str, kind: str, scope: Scope, name: str, instance_id: str, spec: dict[str, Any],
+    previous: dict[str, Any] | None, actor: str, digest: str,
+) -> Operation:  # fmt: skip
+    return Operation(
+        operation_id, machine, kind, scope.org, scope.workspace, scope.environment, name, instance_id, spec, previous,
+        actor, digest, state="requested", version=0,
+    )  # fmt: skip
+
+
+async def _accept(engine: Engine, op: Operation, event: Any, also: list[Step], key: str | None) -> Operation:
+    columns = {
+        "machine": op.machine, "kind": op.kind, "org": op.org, "workspace": op.workspace,
+        "environment": op.environment, "name": op.name, "instance_id": op.instance_id, "spec": canonical(op.spec),
+        "previous": None if op.previous is None else canonical(op.previous), "actor": op.actor,
+        "idempotency_key": key, "body_hash": op.body_hash,
+    }  # fmt: skip
+    birth = Birth(
+        op.table, op.id, columns, op.actor,
+        data={"kind": op.kind, "name": op.name, "instance_id": op.instance_id, "spec": op.spec},
+        refuse=lambda: _KeyRace("this Idempotency-Key is in use", cause="the same request arrived twice at once"),
+    )  # fmt: skip
+    lines: list[Line] = await engine.db.writer.submit(
+        [birth, *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)]
+    )
+    op.state, op.version = lines[-1].dest, lines[-1].seq
+    engine.take(op)
+    return op

@@ -1,0 +1,377 @@
+"""
+The control plane as one process: builds the parts, runs Sanic and grpc.aio in one event loop, and drains them on SIGTERM.
+
+The composition root: the only module that knows every layer. Called by mcpg/cli/local.py (`run`), and by the tests and
+benchmarks (`ControlPlane`, as an async context manager on port 0).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import grpc
+
+from mcpg import __version__
+from mcpg.agent import control
+from mcpg.agent.sessions import Sessions
+from mcpg.agent.tokens import InstanceTokens
+from mcpg.api.app import App, build
+from mcpg.api.context import Server as ApiParts
+from mcpg.api.context import host_of
+from mcpg.engine.agents import Agents
+from mcpg.engine.loop import Engine
+from mcpg.engine.ports import Provisioner
+from mcpg.engine.seed import seed
+from mcpg.errors import McpgError, StateDirBusy, StateDirUnusable, Usage
+from mcpg.machines.provision import State
+from mcpg.machines.table import Table
+from mcpg.provisioners.local import Local
+from mcpg.provisioners.noop import Noop
+from mcpg.settings import Server as Settings
+from mcpg.store.clock import now_us, to_datetime
+from mcpg.store.database import Database, prepare_directory, sqlite_path
+from mcpg.store.journal import Timeout, table_timeout
+from mcpg.wire.base import rfc3339
+from mcpg.wire.fleet import Meta
+
+log = logging.getLogger("mcpg.server")
+
+DRAIN_S = 0.5  # SIGTERM to the end of the last stream; what runs on gateways is not touched by it
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What runs, for a banner and for `<state-dir>/server.json`."""
+
+    http_url: str
+    grpc_url: str
+    external_url: str
+    state_dir: str
+    db_path: str
+    replica: str
+    version: str
+    auth_mode: str
+    provisioner: str
+    gateway: str
+    pid: int
+    start_ticks: int
+    started_at: str
+
+
+def split_bind(value: str, name: str) -> tuple[str, int]:
+    """HOST:PORT as a pair; `[::1]:7843` for IPv6. Raises Usage."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise Usage(f"{name} {value!r} is not HOST:PORT", hint=f"e.g. {name} 127.0.0.1:7843")
+    return host.strip("[]"), int(port)
+
+
+def listen(host: str, port: int, name: str) -> socket.socket:
+    """A bound TCP socket, or a Usage-free refusal that says who is in the way as far as the kernel does."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as exc:
+        sock.close()
+        raise port_taken(host, port, name, exc.strerror or str(exc)) from exc
+    return sock
+
+
+def port_taken(host: str, port: int, name: str, why: str) -> McpgError:
+    return McpgError(
+        f"{name} cannot listen on {host}:{port}", cause=why, hint=f"choose another: {name} {host}:PORT", host=host,
+        port=port, flag=name,
+    )  # fmt: skip
+
+
+def start_ticks(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 where /proc has no answer. With the pid it names a process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat[stat.rindex(")") + 2 :].split()[19])
+
+
+class StateLock:
+    """The one control plane of a state directory: an flock that dies with its process, and who holds it in words."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "server.lock"
+        self._file: IO[str] | None = None
+
+    def take(self) -> None:
+        try:
+            file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 - held open for as long as we run
+        except OSError as exc:
+            raise StateDirUnusable(f"{self._path} cannot be opened", cause=exc.strerror or str(exc)) from exc
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read(2000).strip() or "another process"
+            file.close()
+            raise StateDirBusy(
+                f"another control plane runs on {self._path.parent}: {holder}",
+                cause="one process at a time may work on a state directory",
+                hint="mcpg-ctl status shows it; give this one another --state-dir, or stop that one first",
+            ) from None
+        self._file = file
+        self.say(f"pid {os.getpid()}, starting")
+
+    def say(self, words: str) -> None:
+        assert self._file is not None  # noqa: S101 - taken
+        self._file.truncate(0)
+        self._file.write(words + "\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.truncate(0)
+            self._file.close()
+            self._file = None
+
+
+def timeouts(settings: Settings) -> Timeout:
+    """The definitions' deadlines, with the two that the settings may change."""
+
+    def timeout(table: Table, state: str) -> float | None:
+        if table.name == "provision" and state == State.APPLYING.value:
+            return settings.apply_timeout_s
+        if table.name == "provision" and state == State.CONFIRMING.value:
+            return settings.confirm_timeout_s
+        return table_timeout(table, state)
+
+    return timeout
+
+
+class ControlPlane:
+    """
+    A running control plane, as an async context manager. Ports given as 0 come from the kernel; `started` says which.
+
+    `provisioner` replaces the one the settings name (tests bring their own).
+    """
+
+    started: Started
+    engine: Engine
+    db: Database
+
+    def __init__(self, settings: Settings, *, provisioner: Provisioner | None = None) -> None:
+        self._settings = settings
+        self._given = provisioner
+        self._undo: list[Callable[[], Any]] = []
+        self._parts: ApiParts
+        self._app: App
+        self._http: Any = None
+        self._grpc: grpc.aio.Server | None = None
+        self.sessions: Sessions
+
+    async def __aenter__(self) -> ControlPlane:
+        try:
+            await self._start()
+        except BaseException:
+            await self._unwind()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._parts.stopping = True
+        await self._unwind()
+
+    async def _unwind(self) -> None:
+        """Take back what was started, newest first; one failure does not keep the rest running."""
+        while self._undo:
+            try:
+                done = self._undo.pop()()
+                if asyncio.iscoroutine(done):
+                    await done
+            except Exception:
+                log.exception("stopping: one part did not stop cleanly")
+
+    async def _start(self) -> None:
+        s = self._settings
+        http_host, http_port = split_bind(s.bind_http, "--bind-http")
+        grpc_host, grpc_port = split_bind(s.bind_grpc, "--bind-grpc")
+        prepare_directory(s.state_dir)
+        lock = StateLock(s.state_dir)
+        lock.take()
+        self._undo.append(lock.release)
+
+        sock = listen(http_host, http_port, "--bind-http")
+        self._undo.append(sock.close)
+        http_port = sock.getsockname()[1]
+        http_url = f"http://{_url_host(http_host)}:{http_port}"
+        external = s.external_url.rstrip("/") or http_url
+        timeout = timeouts(s)
+        self.db = await Database.open(sqlite_path(s.db_url, s.state_dir), timeout=timeout)
+        self._undo.append(self.db.close)
+        await seed(self.db, now_us, local_gateways_max=s.local_gateways_max)
+
+        self.sessions = Sessions(self.db)
+        tokens = await InstanceTokens.load(self.db, now_us)
+        grpc_port = await self._reserve_grpc(grpc_host, grpc_port)
+        grpc_url = f"http://{_url_host(grpc_host)}:{grpc_port}"
+        provisioner = self._given or self._provisioner(grpc_url)
+        self.engine = Engine(self.db, provisioner, timeout=timeout)
+        self.engine.fleet = self.sessions
+        self.engine.agents = Agents(self.engine, enrol_base=lambda: external)
+
+        servicer = control.AgentControl(self.db, self.engine.agents, self.sessions, tokens, now_us)
+        try:
+            self._grpc, bound = await control.start(servicer, f"{_bind_host(grpc_host)}:{grpc_port}")
+        except RuntimeError as exc:
+            raise port_taken(grpc_host, grpc_port, "--bind-grpc", "the address is in use") from exc
+        assert bound == grpc_port  # noqa: S101 - we reserved it a moment ago
+        self._undo.append(self._stop_grpc)
+
+        self._undo.append(self.engine.agents.stop)
+        await self.engine.agents.start()
+        self._undo.append(self.engine.stop)
+        await self.engine.start()
+
+        began = now_us()
+        self.started = Started(
+            http_url=http_url, grpc_url=grpc_url, external_url=external, state_dir=str(s.state_dir),
+            db_path=str(self.db.path), replica=self.engine.epoch, version=__version__, auth_mode=s.auth_mode,
+            provisioner=self.engine.provisioner_name,
+            gateway=provisioner.gateway_version if provisioner is not None else "none", pid=os.getpid(),
+            start_ticks=start_ticks(os.getpid()), started_at=rfc3339(datetime.now(UTC)),
+        )  # fmt: skip
+        meta = Meta(
+            version=__version__, replica=self.engine.epoch, auth_mode=s.auth_mode, external_url=external,
+            grpc_endpoint=grpc_url, provisioner=self.engine.provisioner_name, state_dir=str(s.state_dir),
+            pid=os.getpid(), started_at=to_datetime(began), schema_version=self.db.schema_version,
+        )  # fmt: skip
+        local = {"127.0.0.1", "localhost", "::1", http_host, host_of(external)}
+        allowed = None if s.insecure_no_auth else frozenset(local)
+        self._parts = ApiParts(self.db, self.engine, self.sessions, meta, allowed)
+        self._app = build(self._parts)
+        self._http = await self._app.create_server(sock=sock, return_asyncio_server=True, access_log=False)
+        self._undo.append(self._stop_http)
+        await self._http.startup()
+        await self._http.before_start()
+        await self._http.start_serving()
+        await self._http.after_start()
+
+        card = s.state_dir / "server.json"
+        _write_card(card, self.started)
+        self._undo.append(lambda: card.unlink(missing_ok=True))
+        lock.say(f"pid {os.getpid()}, {http_url}, since {self.started.started_at}")
+
+    async def _reserve_grpc(self, host: str, port: int) -> int:
+        """The gRPC port, known before the server runs: gateways' boot files need it. 0 is asked of the kernel."""
+        with listen(host, port, "--bind-grpc") as probe:
+            found: int = probe.getsockname()[1]
+            return found
+
+    def _provisioner(self, grpc_url: str) -> Provisioner | None:
+        s = self._settings
+        match s.provisioner:
+            case "none":
+                return None
+            case "noop":
+                return Noop()
+            case "local":
+                return Local(
+                    state_dir=s.state_dir, grpc_url=grpc_url, gateway_bin=s.gateway_bin, stop_grace_s=s.stop_grace_s
+                )
+
+    async def _stop_http(self) -> None:
+        """No new connections; open streams end with us (viewers resume by Last-Event-ID)."""
+        self._http.close()
+        for connection in list(self._http.connections):
+            connection.close_if_idle() or connection.abort()
+        await self._http.before_stop()
+        await self._http.after_stop()
+
+    async def _stop_grpc(self) -> None:
+        assert self._grpc is not None  # noqa: S101 - started
+        self.sessions.close_all()
+        await self._grpc.stop(grace=DRAIN_S)
+
+
+def _url_host(host: str) -> str:
+    """A host as clients on this machine reach it."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return _bind_host(host)
+
+
+def _bind_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _write_card(path: Path, started: Started) -> None:
+    temporary = path.with_suffix(".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(asdict(started), file, indent=2)
+    temporary.replace(path)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts": rfc3339(datetime.fromtimestamp(record.created, UTC)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Everything to stderr, from mcpg and from warnings of the libraries."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if settings.json_logs else text)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("mcpg").setLevel(settings.log_level.upper())
+
+
+async def _serve(settings: Settings, on_ready: Callable[[Started], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with ControlPlane(settings) as plane:
+        log.info("ready on %s (gRPC %s), state in %s", *_where(plane.started))
+        on_ready(plane.started)
+        await stop.wait()
+        log.info("stopping")
+
+
+def _where(started: Started) -> tuple[str, str, str]:
+    return started.http_url, started.grpc_url, started.state_dir
+
+
+def run(settings: Settings, *, on_ready: Callable[[Started], None]) -> int:
+    """
+    Serve until SIGTERM or SIGINT; 0 then. `on_ready` is called once everything answers.
+
+    Raises StateDirBusy, StateDirUnusable, NewerSchema, or McpgError for a port that is taken: nothing runs then.
+    """
+    configure_logging(settings)
+    asyncio.run(_serve(settings, on_ready))
+    return 0
