@@ -24,6 +24,10 @@ Every error this project raises on purpose.
         Failed
             TemporaryError
             PermanentError
+            ConfigRejected
+            GatewayExited
+            DeadlinePassed
+            Cancelled
         StateDir
             StateDirBusy
             StateDirUnusable
@@ -194,6 +198,30 @@ class PermanentError(Failed):
     code = "permanent"
 
 
+class ConfigRejected(Failed):
+    """A gateway refused its config, in its own words."""
+
+    code = "config_rejected"
+
+
+class GatewayExited(Failed):
+    """A gateway's process ended when it should run."""
+
+    code = "gateway_exited"
+
+
+class DeadlinePassed(Failed):
+    """It did not happen in its time."""
+
+    code = "deadline"
+
+
+class Cancelled(Failed):
+    """Somebody asked to stop it, and it was taken back."""
+
+    code = "cancelled"
+
+
 class StateDir(McpgError):
     """The state directory cannot be used."""
 
@@ -268,6 +296,10 @@ MAPPING: Final[dict[str, Mapped]] = {
     "failed": Mapped(500, "INTERNAL", 1),
     "temporary": Mapped(503, "UNAVAILABLE", 1),
     "permanent": Mapped(500, "INTERNAL", 1),
+    "config_rejected": Mapped(422, "FAILED_PRECONDITION", 1),
+    "gateway_exited": Mapped(500, "INTERNAL", 1),
+    "deadline": Mapped(504, "DEADLINE_EXCEEDED", 1),
+    "cancelled": Mapped(409, "CANCELLED", 1),
     "state_dir": Mapped(500, "INTERNAL", 1),
     "state_dir_busy": Mapped(500, "INTERNAL", 5),
     "state_dir_unusable": Mapped(500, "INTERNAL", 1),

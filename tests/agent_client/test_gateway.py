@@ -1,0 +1,271 @@
+"""Our gateway, whole: real gRPC to a fake control plane, real files, real MCP client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+
+import grpc
+import pytest
+from mcp import Client
+
+from mcpg import errors
+from mcpg.agent import credentials
+from mcpg.agent.gateway import log_line, run
+from mcpg.agent.gateway_link import Timing
+from mcpg.agent.pb import agent_pb2 as pb
+from mcpg.settings import Agent
+
+from .conftest import ANYWHERE, ENROLMENT_URL, QUICK, Start
+from .fake_cp import FakeControlPlane, echo_config, jwt, soon, stored
+
+
+async def test_it_enrols_beats_reports_acks_and_serves(start: Start, cp: FakeControlPlane, tmp_path: Path) -> None:
+    gateway = await start(instance_uid="edge-1")
+    request = await cp.registration()
+    assert (request.bootstrap_token, request.instance_uid) == ("ENROL-abc", "edge-1")
+    assert list(request.capabilities) == ["control_plane_client"]
+    assert request.host.os == "linux"
+    assert [(at.host, at.port, at.path_prefix) for at in request.addressable_endpoints] == [
+        ("127.0.0.1", gateway.port, "/mcp")
+    ]
+    assert "mcpg-instance-token" not in cp.register_metadata
+
+    session = await cp.session()
+    creds = credentials.read(tmp_path / "state")
+    assert creds is not None
+    assert session.token == creds.instance_jwt
+    assert session.peer_agent.startswith("mcpg-ctl/")
+    beats = [await session.hear("heartbeat") for _ in range(3)]
+    assert [beat.seq for beat in beats] == [1, 2, 3]
+    assert {beat.health for beat in beats} == {"ok"}
+
+    session.push("h1", echo_config())
+    ack = await session.hear("config_ack")
+    assert (ack.config_hash, ack.applied_state, ack.error) == ("h1", "active", "")
+    assert ack.applied_at.seconds > 0
+    reports = [await session.hear("status_report") for _ in range(2)]
+    assert reports[-1].config_hash == "h1"
+
+    async with Client(gateway.mcp_url) as client:
+        result = await client.call_tool("demo.echo", {"text": "hello"})
+    assert result.structured_content == {"echo": {"text": "hello"}, "from": "pushed"}
+    assert json.loads(result.content[0].text) == result.structured_content
+
+
+async def test_stop_half_closes_and_does_not_deregister(start: Start, cp: FakeControlPlane, tmp_path: Path) -> None:
+    gateway = await start()
+    session = await cp.session()
+    await gateway.event("session_opened")
+    await gateway.end()
+    await soon(session.half_closed.wait())
+    assert cp.deregistered == 0
+    assert credentials.read(tmp_path / "state") is not None
+
+
+async def test_stored_credentials_are_used_again_without_the_url(
+    start: Start, cp: FakeControlPlane, tmp_path: Path
+) -> None:
+    token = stored(tmp_path / "state")
+    await start(url="")
+    assert (await cp.session()).token == token
+    assert cp.registered == 0
+
+
+async def test_unauthenticated_drops_the_credentials_and_enrols_again(
+    start: Start, cp: FakeControlPlane, tmp_path: Path
+) -> None:
+    token = stored(tmp_path / "state")
+    cp.refuse_channel = [grpc.StatusCode.UNAUTHENTICATED]
+    gateway = await start()
+    assert (await cp.session()).token == token
+    assert await gateway.event("credentials_rejected") == {"kept": False}
+    assert (await cp.registration()).bootstrap_token == "ENROL-abc"
+    again = (await cp.session()).token
+    assert again != token
+    await gateway.event("session_opened")
+    creds = credentials.read(tmp_path / "state")
+    assert creds is not None
+    assert creds.instance_jwt == again
+
+
+async def test_unauthenticated_without_url_keeps_the_credentials(
+    start: Start, cp: FakeControlPlane, tmp_path: Path
+) -> None:
+    token = stored(tmp_path / "state")
+    cp.refuse_channel = [grpc.StatusCode.UNAUTHENTICATED]
+    gateway = await start(url="")
+    rejected = await gateway.event("credentials_rejected")
+    assert rejected["kept"] is True
+    assert "--enrollment-url" in rejected["hint"]
+    assert [(await cp.session()).token, (await cp.session()).token] == [token, token]
+
+
+@pytest.mark.parametrize("code", ["PERMISSION_DENIED", "NOT_FOUND", "FAILED_PRECONDITION", "INTERNAL", "UNAVAILABLE"])
+async def test_any_other_refusal_is_tried_again_with_the_same_credentials(
+    start: Start, cp: FakeControlPlane, tmp_path: Path, code: str
+) -> None:
+    token = stored(tmp_path / "state")
+    cp.refuse_channel = [grpc.StatusCode[code]]
+    gateway = await start()
+    assert [(await cp.session()).token, (await cp.session()).token] == [token, token]
+    assert (await gateway.event("session_ended"))["code"] == code
+    assert cp.registered == 0
+
+
+async def test_a_session_cut_midway_is_opened_again_and_counts_from_one(start: Start, cp: FakeControlPlane) -> None:
+    await start()
+    first = await cp.session()
+    await first.hear("heartbeat")
+    first.end(grpc.StatusCode.UNAVAILABLE)
+    second = await cp.session()
+    assert (await second.hear("heartbeat")).seq == 1
+    assert second.token == first.token
+
+
+@pytest.mark.parametrize(("ttl_s", "registers"), [(-60, 1), (200, 1), (310, 0)])
+async def test_a_token_near_its_end_is_renewed_before_the_session(
+    start: Start, cp: FakeControlPlane, tmp_path: Path, ttl_s: float, registers: int
+) -> None:
+    """The window is max(300 s, 3 × heartbeat)."""
+    token = stored(tmp_path / "state", ttl_s=ttl_s)
+    await start()
+    session = await cp.session()
+    assert cp.registered == registers
+    assert (session.token != token) == bool(registers)
+
+
+async def test_a_slow_heartbeat_widens_the_window(start: Start, cp: FakeControlPlane, tmp_path: Path) -> None:
+    stored(tmp_path / "state", ttl_s=550)
+    await start(timing=Timing(heartbeat_s=200, status_s=200))
+    await cp.session()
+    assert cp.registered == 1
+
+
+async def test_a_refused_renewal_falls_back_to_the_token_that_still_is_good(
+    start: Start, cp: FakeControlPlane, tmp_path: Path
+) -> None:
+    """A one-shot URL that was consumed long ago must not lock a living gateway out."""
+    token = stored(tmp_path / "state", ttl_s=200)
+    cp.refuse_register = [grpc.StatusCode.PERMISSION_DENIED]
+    await start()
+    assert (await cp.session()).token == token
+
+
+async def test_register_is_tried_until_it_works_with_one_uid(start: Start, cp: FakeControlPlane) -> None:
+    cp.refuse_register = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED]
+    gateway = await start()
+    uids = {(await cp.registration()).instance_uid for _ in range(3)}
+    await cp.session()
+    assert len(uids) == 1
+    failed = await gateway.event("register_failed")
+    assert failed["code"] == "UNAVAILABLE"
+    assert "\x1b" not in failed["reason"]
+
+
+async def test_the_uid_survives_a_restart_before_enrolment(start: Start, cp: FakeControlPlane) -> None:
+    cp.refuse_register = [grpc.StatusCode.UNAVAILABLE] * 3
+    first = await start()
+    uid = (await cp.registration()).instance_uid
+    await first.end()
+    await start()
+    assert (await cp.registration()).instance_uid == uid
+
+
+async def test_a_rotated_token_is_stored_and_used_from_the_next_session_on(
+    start: Start, cp: FakeControlPlane, tmp_path: Path
+) -> None:
+    gateway = await start()
+    session = await cp.session()
+    rotated = jwt(7200, n="rotated")
+    session.say(credential_rotation=pb.CredentialRotation(client_cert_pem="ignored: no token"))
+    session.say(credential_rotation=pb.CredentialRotation(instance_jwt=rotated))
+    await gateway.event("credentials_rotated")
+    session.push("h", echo_config())
+    assert (await session.hear("config_ack")).config_hash == "h"  # the session goes on
+    creds = credentials.read(tmp_path / "state")
+    assert creds is not None
+    assert (creds.instance_jwt, creds.client_cert_pem, creds.payload_dek_version) == (rotated, "", 1)
+    session.end(grpc.StatusCode.UNAVAILABLE)
+    assert (await cp.session()).token == rotated
+    assert cp.registered == 1
+
+
+async def test_commands_are_answered_not_obeyed_and_quarantine_is_told(start: Start, cp: FakeControlPlane) -> None:
+    gateway = await start()
+    session = await cp.session()
+    session.say(command=pb.Command(command_id="c1", custom="reboot"))
+    result = await session.hear("command_result")
+    assert (result.command_id, result.success, result.error) == ("c1", False, "commands are not supported")
+    session.say(diagnostic_request=pb.DiagnosticRequest(command_id="d1"))
+    assert (await session.hear("diagnostic_result")).command_id == "d1"
+    session.say(quota_status=pb.QuotaStatus(exhausted=True))
+    session.say()
+    assert [(await gateway.event("ignored"))["message"] for _ in range(2)] == ["quota_status", "empty"]
+    session.say(quarantine=pb.Quarantine(reason="bad \x1b[2Jday"))
+    assert await gateway.event("quarantined") == {"reason": "bad  [2Jday"}
+    await session.hear("heartbeat")
+
+
+async def test_the_control_plane_of_the_last_run_is_found_again(cp: FakeControlPlane, tmp_path: Path) -> None:
+    """Without --cp-grpc, where it enrolled comes before the default."""
+    local = tmp_path / "gateway.yaml"
+    local.write_text(ANYWHERE)
+    stored(tmp_path / "state")
+    credentials.write_pairing(tmp_path / "state", cp.url)
+    stop = asyncio.Event()
+    settings = Agent(state_dir=tmp_path / "state", config=str(local))
+    task = asyncio.create_task(run(settings, stop=stop, on_event=lambda _name, _fields: None, timing=QUICK))
+    await cp.session()
+    stop.set()
+    await soon(task)
+
+
+async def test_a_second_gateway_on_one_state_directory_is_refused_by_pid(
+    start: Start, cp: FakeControlPlane, tmp_path: Path
+) -> None:
+    await start()
+    settings = Agent(state_dir=tmp_path / "state", enrollment_url=ENROLMENT_URL, cp_grpc=cp.url)
+    with pytest.raises(errors.StateDirBusy) as caught:
+        await run(settings, stop=asyncio.Event(), on_event=lambda _name, _fields: None)
+    assert "process " in caught.value.cause
+    assert caught.value.details["pid"].isdigit()
+
+
+async def test_secrets_are_in_no_event(start: Start, cp: FakeControlPlane) -> None:
+    gateway = await start()
+    session = await cp.session()
+    rotated = jwt(7200, n="rotated")
+    session.say(credential_rotation=pb.CredentialRotation(instance_jwt=rotated))
+    await gateway.event("credentials_rotated")
+    cp.refuse_channel = [grpc.StatusCode.UNAUTHENTICATED]
+    session.end(grpc.StatusCode.UNAVAILABLE)
+    await gateway.event("credentials_rejected")
+    told = "\n".join(
+        log_line(name, fields, as_json=as_json) for name, fields in gateway.told for as_json in (True, False)
+    )
+    for secret in (session.token, rotated, "ENROL-abc"):
+        assert secret not in told
+
+
+async def test_a_control_plane_that_sends_no_headers_is_given_up(tmp_path: Path, start: Start) -> None:
+    """A port that accepts and says nothing must not hold the gateway for ever."""
+    stored(tmp_path / "state")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        gateway = await start(cp_grpc=url, timing=Timing(headers_s=0.05, backoff_first_s=0.01))
+        assert (await gateway.event("session_ended"))["code"] == "DEADLINE_EXCEEDED"
+        await gateway.end()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "127.0.0.1:7844", "ftp://h:1", "http://", "http://h:99999", "http://h/path", "https://user:s3cret@h:1/p"],
+)
+async def test_an_unusable_grpc_url_is_a_usage_error_without_the_url(tmp_path: Path, url: str) -> None:
+    settings = Agent(state_dir=tmp_path, enrollment_url=ENROLMENT_URL, cp_grpc=url or "x")
+    with pytest.raises(errors.Usage) as caught:
+        await run(settings, stop=asyncio.Event(), on_event=lambda _name, _fields: None)
+    assert "s3cret" not in f"{caught.value.what} {caught.value.cause} {caught.value.hint}"

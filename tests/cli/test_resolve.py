@@ -1,0 +1,156 @@
+"""Flag, then environment, then default; and the static resolver says exactly what pydantic-settings says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from syrupy.assertion import SnapshotAssertion
+
+from mcpg.cli import resolve
+from mcpg.cli.commands import COMMANDS, CONNECTION, GLOBAL, OUTPUT, PLACE
+from mcpg.cli.parse import Line, parse
+from mcpg.cli.table import Command
+from mcpg.errors import Usage
+from mcpg.settings import Agent, Client, Server
+
+from .fake import Ctl
+
+CLIENT = Command("client", "", "", options=(*PLACE, *CONNECTION, OUTPUT, *GLOBAL))
+NAMES = sorted({name for option in CLIENT.options for name in option.env})
+WORDS = ["", "a", "true", "TRUE", " true", "on", "1", "0", "No", "maybe", "json", "JSON", "~", "~/x", "~nobody-here/x"]
+texts = st.one_of(
+    st.sampled_from([*WORDS, "../x", "/a/./b", "x y", "é"]),
+    st.text(st.characters(exclude_characters="\0"), max_size=8),
+)
+environments = st.dictionaries(st.sampled_from(NAMES), texts.filter(lambda text: text.isprintable()), max_size=6)
+typed = st.fixed_dictionaries(
+    {},
+    optional={
+        option.field: st.booleans() if option.kind == "flag" else texts for option in CLIENT.options if option.env
+    },
+)
+
+
+def line_of(flags: dict[str, Any]) -> Line:
+    line = Line("mcpg-ctl")
+    line.command, line.flags = CLIENT, flags
+    return line
+
+
+def by_settings(flags: dict[str, Any]) -> dict[str, Any] | None:
+    """What pydantic-settings makes of it; None when it refuses."""
+    try:
+        return Client.resolve(flags).model_dump()
+    except (ValueError, RuntimeError):  # RuntimeError: ~nobody/ has no home
+        return None
+
+
+def by_table(flags: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        values = resolve.values(line_of(flags))
+    except Usage:
+        return None
+    return {field: getattr(values, field) for field in Client.model_fields}
+
+
+@given(flags=typed, environ=environments)
+@example(flags={}, environ={"MCPG_JSON_LOGS": "", "MCPG_CP_JSON_LOGS": "yes"})
+@example(flags={"org": ""}, environ={"MCPG_ORG": "acme"})
+@example(flags={"output": "json"}, environ={"MCPG_OUTPUT": "nonsense"})
+@example(flags={}, environ={"MCPG_STATE_DIR": "~nobody-here/x"})
+def test_the_table_resolves_as_the_settings_do(flags: dict[str, Any], environ: dict[str, str]) -> None:
+    with patch.dict(os.environ, {"HOME": "/home/ada", **environ}, clear=True):
+        assert by_table(flags) == by_settings(flags)
+
+
+def test_without_a_home_the_state_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(_path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("MCPG_STATE_DIR")
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert resolve.values(line_of({})).state_dir == Path("mcpg-state").absolute()
+
+
+def test_a_value_knows_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCPG_ORG", "acme")
+    monkeypatch.setenv("MCPG_ENV", "")
+    values = resolve.values(line_of({"cp_url": "http://h"}))
+    sources = [values.source(field) for field in ("cp_url", "org", "env")]
+    assert sources == ["--cp-url", "MCPG_ORG", "default"]
+
+
+WRONG = [
+    ("provision create --replicas two", {}),
+    ("provision create --replicas 0", {}),
+    ("provision create --replicas 101", {}),
+    ("provision create --replicas 1_0", {}),
+    ("provision create --replicas ٣", {}),
+    ("provision create --size xxl", {}),
+    ("provision create --timeout soon", {}),
+    ("provision create --timeout nan", {}),
+    ("provision create --timeout -1", {}),
+    ("provision history --org acme -o jsno", {}),
+    ("provision history --org acme", {"MCPG_OUTPUT": "xml"}),
+    ("provision history --org acme", {"MCPG_JSON_LOGS": "perhaps"}),
+    ("provision history", {}),
+    ("provision create", {"MCPG_ENV": "us"}),
+    ("provision delete --org acme --workspace prod --env us", {}),
+    ("provision history --org=", {"MCPG_ORG": "acme"}),
+    ("status --state-dir ~nobody-here/x", {}),
+    ("serve --local-gateways-max many", {}),
+    ("serve --local-gateways-max -1", {}),
+    ("serve", {"MCPG_CONTROL_PLANE_APPLY_TIMEOUT_S": "0"}),
+    ("serve --auth-mode oidc", {}),
+    ("serve", {"MCPG_CP_PROVISIONER": "locl"}),
+    ("serve --state-dir ~nobody-here/x", {}),
+    ("gateway", {"MCPG_CP_JSON_LOGS": "perhaps"}),
+]
+
+
+@pytest.mark.parametrize(("typed", "environ"), WRONG, ids=[f"{typed} {environ or ''}" for typed, environ in WRONG])
+def test_wrong_value(
+    ctl: Ctl, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch, typed: str, environ: dict[str, str]
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    ran = ctl(*typed.split())
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == snapshot
+
+
+def test_what_is_not_utf8_is_refused(ctl: Ctl) -> None:
+    """Python keeps such bytes of the command line as lone surrogates."""
+    ran = ctl("provision", "history", "--org", os.fsdecode(b"ac\xffme"))
+    assert (ran.code, ran.err.splitlines()[0]) == (2, "error: --org ac�me cannot be used")
+
+
+@pytest.mark.parametrize(
+    ("words", "tree", "flags", "field", "expected"),
+    [
+        ("serve", Server, "--local-gateways-max 7 --stop-grace-s=1.5", "local_gateways_max", 7),
+        ("serve", Server, "--insecure-no-auth", "insecure_no_auth", True),
+        ("serve", Server, "--json-logs=false", "json_logs", False),
+        ("quickstart", Server, "--no-browser -o json", "bind_http", "127.0.0.1:7843"),
+        ("gateway", Agent, "--instance-uid here", "instance_uid", "here"),
+    ],
+)
+def test_commands_that_start_something_use_the_settings_themselves(
+    words: str, tree: type[Server | Agent], flags: str, field: str, expected: object
+) -> None:
+    line = parse("mcpg-ctl", [words, *flags.split()], COMMANDS)
+    assert getattr(resolve.tree(tree, line), field) == expected
+
+
+def test_the_short_environment_name_of_a_server_setting_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCPG_CONTROL_PLANE_BIND_HTTP", "127.0.0.1:1")
+    long_only = resolve.tree(Server, parse("mcpg-ctl", ["serve"], COMMANDS)).bind_http
+    monkeypatch.setenv("MCPG_CP_BIND_HTTP", "127.0.0.1:2")
+    both = resolve.tree(Server, parse("mcpg-ctl", ["serve"], COMMANDS)).bind_http
+    assert (long_only, both) == ("127.0.0.1:1", "127.0.0.1:2")

@@ -1,0 +1,192 @@
+"""
+Fixtures of the whole suite: a real control plane on kernel-chosen ports, the real binaries, snapshots in one place.
+
+A test that needs a real part fails when it is missing, and says which command fetches it; it never skips.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.amber import AmberSnapshotExtension
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+
+from mcpg.engine.ports import Provisioner
+from mcpg.server import ControlPlane
+from mcpg.settings import Server
+
+ROOT = Path(__file__).parent.parent
+SNAPSHOTS = ROOT / "snapshots"
+GATEWAY_BIN = ROOT / ".cache/gateway/node_modules/@mcpg-dev/cli-linux-x64/bin"
+
+
+class InSnapshots(AmberSnapshotExtension):
+    """Snapshots live in the top-level folder, where a reviewer looks, not beside the tests."""
+
+    @classmethod
+    def dirname(cls, *, test_location: Any) -> str:
+        return str(SNAPSHOTS)
+
+
+class Page(SingleFileSnapshotExtension):
+    """One Markdown page a snapshot: readable on its own, and linked from the docs."""
+
+    write_mode = WriteMode.TEXT
+    _write_mode = WriteMode.TEXT
+    file_extension = "md"
+
+    @classmethod
+    def dirname(cls, *, test_location: Any) -> str:
+        return str(SNAPSHOTS / test_location.basename)
+
+
+@pytest.fixture
+def snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    return snapshot.use_extension(InSnapshots)
+
+
+@pytest.fixture
+def page(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    return snapshot.use_extension(Page)
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a developer has exported must not change a test."""
+    for name in list(os.environ):
+        if name.startswith("MCPG_") and not name.startswith("MCPG_TEST_"):
+            monkeypatch.delenv(name)
+
+
+def real(name: str) -> Path:
+    """One of the real binaries (mcpg, mcpg-cloud, mcpg-config); fails the test when it was not fetched."""
+    path = GATEWAY_BIN / name
+    if not path.exists():
+        pytest.fail(f"{path} is missing: run `make gateway`", pytrace=False)
+    return path
+
+
+class Plane:
+    """A running control plane and a client for its API."""
+
+    def __init__(self, control: ControlPlane, client: httpx.AsyncClient) -> None:
+        self.control = control
+        self.client = client
+        self.engine = control.engine
+        self.db = control.db
+        self.url = control.started.http_url
+        self.grpc = control.started.grpc_url.removeprefix("http://")
+        self.state_dir = Path(control.started.state_dir)
+
+    gateways = "/v1/orgs/default/workspaces/default/environments/default/gateways"
+    tokens = "/v1/orgs/default/workspaces/default/environments/default/enrollment-tokens"
+
+    async def publish(self, name: str, headers: dict[str, str] | None = None, **body: Any) -> list[dict[str, Any]]:
+        """POST a publish and read its ladder to the end: one dict an event, with `phase` and `id`."""
+        return await self.ladder("POST", self.gateways, json={"name": name, **body}, headers=headers or {})
+
+    async def delete(self, uid: str) -> list[dict[str, Any]]:
+        return await self.ladder("DELETE", f"{self.gateways}/{uid}")
+
+    async def ladder(self, method: str, path: str, **kwargs: Any) -> list[dict[str, Any]]:
+        answer = await self.client.request(method, path, **kwargs)
+        assert answer.status_code == 200, answer.text
+        return parse_events(answer.text)
+
+    async def operation(self, operation_id: str) -> dict[str, Any]:
+        return (await self.client.get(f"/v1/orgs/default/operations/{operation_id}")).raise_for_status().json()
+
+    async def instances(self) -> list[dict[str, Any]]:
+        return (await self.client.get("/v1/orgs/default/instances")).raise_for_status().json()
+
+    async def until(self, condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 30.0) -> Any:
+        """Wait for *condition*; every committed journal line is an occasion to look again."""
+        changed = asyncio.Event()
+        self.db.writer.listen(lambda _: changed.set())
+        async with asyncio.timeout(seconds):
+            while True:
+                changed.clear()
+                if found := await condition():
+                    return found
+                try:
+                    async with asyncio.timeout(0.2):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+
+
+def parse_events(text: str) -> list[dict[str, Any]]:
+    """Frames of an event stream as dicts: the JSON of `data`, with `event` as `_event` and `id` as `_id`."""
+    import json
+
+    events = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if line and not line.startswith(":"))
+        if "event" in fields:
+            events.append({**json.loads(fields["data"]), "_event": fields["event"], "_id": fields.get("id")})
+    return events
+
+
+StartPlane = Callable[..., AbstractAsyncContextManager[Plane]]
+
+
+@asynccontextmanager
+async def running(
+    state_dir: Path, *, given: Provisioner | None = None, **settings: Any
+) -> AsyncIterator[Plane]:
+    wanted = {"bind_http": "127.0.0.1:0", "bind_grpc": "127.0.0.1:0", "provisioner": "noop", **settings}
+    async with (
+        ControlPlane(Server(state_dir=state_dir, **wanted), provisioner=given) as control,
+        httpx.AsyncClient(base_url=control.started.http_url, timeout=60, trust_env=False) as client,
+    ):
+        yield Plane(control, client)
+
+
+@pytest.fixture
+def start_plane(tmp_path: Path) -> StartPlane:
+    """`async with start_plane(provisioner="noop", …)`: a control plane on this test's state directory."""
+
+    def start(state_dir: Path | None = None, **settings: Any) -> AbstractAsyncContextManager[Plane]:
+        return running(state_dir or tmp_path / "state", **settings)
+
+    return start
+
+
+@pytest.fixture
+async def plane(start_plane: StartPlane) -> AsyncIterator[Plane]:
+    """A control plane whose provisioner does nothing: the state machines alone."""
+    async with start_plane() as running_plane:
+        yield running_plane
+
+
+@pytest.fixture
+async def local_plane(start_plane: StartPlane) -> AsyncIterator[Plane]:
+    """A control plane that runs the real gateway; whatever it left running is ended afterwards."""
+    async with start_plane(provisioner="local", gateway_bin=str(real("mcpg"))) as running_plane:
+        yield running_plane
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(tmp_path: Path) -> Iterator[None]:
+    """Gateways are detached on purpose and outlive a test that fails: end those of this test's directory, by pid."""
+    yield
+    import signal
+
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            environ = (entry / "environ").read_bytes()
+            cwd = os.readlink(entry / "cwd")
+        except OSError:
+            continue
+        if b"MCPG_CTL_REPLICA=" in environ and cwd.startswith(str(tmp_path)):
+            os.kill(int(entry.name), signal.SIGKILL)
