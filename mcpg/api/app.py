@@ -47,6 +47,7 @@ def build(parts: Server) -> App:
     app.config.FALLBACK_ERROR_FORMAT = "json"
     app.config.ACCESS_LOG = False
     app.config.MOTD = False
+    app.config.TOUCHUP = False  # it rewrites methods by exec, once a process: a second server here would not start
     for blueprint in (gateways.blueprint, operations.blueprint, fleet.blueprint):
         app.blueprint(blueprint.copy(blueprint.name))
     app.add_route(healthz, "/healthz")

@@ -182,6 +182,19 @@ def test_what_a_failure_says(acme: Ctl, fake: Fake, snapshot: SnapshotAssertion)
     assert acme(*CREATE, "-o", "json").error == snapshot(name="json")
 
 
+def test_a_reason_that_is_the_message_is_said_once(acme: Ctl, fake: Fake) -> None:
+    fake.says("POST", GATEWAYS, stream(step(1, "failed", message="it fell", reason="it fell")))
+    assert acme(*CREATE).err.count("it fell") == 2  # the ladder's line and the error's
+
+
+def test_a_paused_operation_is_still_pending(acme: Ctl, fake: Fake, snapshot: SnapshotAssertion) -> None:
+    """The stream ends there in good order: nothing comes until an operator decides, and nothing is asked again."""
+    fake.says("POST", GATEWAYS, stream(step(1, "applying"), step(2, "paused", message="tried 5 times")))
+    ran = acme(*CREATE)
+    assert (ran.code, ran.out, ran.err) == (8, "", snapshot)
+    assert fake.paths() == [f"POST {GATEWAYS}", f"GET {SHOWN}"]
+
+
 def test_a_cancelled_operation_is_a_failure(acme: Ctl, fake: Fake) -> None:
     fake.says("POST", GATEWAYS, stream(step(1, "allocating"), step(2, "cancelled", reason="by ada")))
     ran = acme(*CREATE)

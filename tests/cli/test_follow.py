@@ -154,6 +154,20 @@ def test_a_stream_that_cannot_be_resumed_is_replaced_by_asking(case: Case, broke
     assert case.seen.notes[-1] == "the stream cannot be resumed, asking once a second"
 
 
+def test_a_pause_that_was_cut_off_and_ended_is_not_the_end(case: Case) -> None:
+    """Only a stream that ends at the pause means that it lasts; here an operator had resumed it meanwhile."""
+    case.fake.says("POST", GATEWAYS, stream(step(1, "applying"), then="cut"))
+    case.fake.says("GET", EVENTS, stream(step(2, "paused"), step(3, "applying"), step(4, "ready")))
+    assert case.run()["phase"] == "ready"
+
+
+def test_asking_also_finds_a_pause(case: Case) -> None:
+    case.fake.says("POST", GATEWAYS, stream(step(1, "applying"), then="cut"))
+    case.fake.says("GET", EVENTS, SILENT)
+    case.fake.says("GET", SHOWN, data(operation(running=True, final_phase="paused", state="paused")))
+    assert case.run()["phase"] == "paused"
+
+
 def test_a_control_plane_that_is_gone_for_good_is_given_up(case: Case) -> None:
     """Bounded, exit 6, and it says where to look: the operation goes on."""
     case.fake.says("POST", GATEWAYS, stream(HAPPY[0], then="cut"))

@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
@@ -22,17 +22,22 @@ from mcpg.settings import Agent, Client, Server
 from .fake import Ctl
 
 CLIENT = Command("client", "", "", options=(*PLACE, *CONNECTION, OUTPUT, *GLOBAL))
-NAMES = sorted({name for option in CLIENT.options for name in option.env})
-WORDS = ["", "a", "true", "TRUE", " true", "on", "1", "0", "No", "maybe", "json", "JSON", "~", "~/x", "~nobody-here/x"]
-texts = st.one_of(
-    st.sampled_from([*WORDS, "../x", "/a/./b", "x y", "é"]),
-    st.text(st.characters(exclude_characters="\0"), max_size=8),
+SPECIAL = {
+    "json_logs": st.sampled_from(["true", "TRUE", "t", "On", "1", "0", "No", "OFF", " true", "maybe", "", "2"]),
+    "output": st.sampled_from([*OUTPUT.choices, "", "JSON", " json", "xml"]),
+    "state_dir": st.sampled_from(["", ".", "~", "~/x", "../x", "/a/./b", "a b", "~nobody-here/x", "é"]),
+}
+ANYTHING = st.text(st.characters(exclude_characters="\0"), max_size=8)
+PRINTABLE = st.text(max_size=8).filter(str.isprintable)
+environments = st.fixed_dictionaries(
+    {}, optional={name: SPECIAL.get(option.field, PRINTABLE) for option in CLIENT.options for name in option.env}
 )
-environments = st.dictionaries(st.sampled_from(NAMES), texts.filter(lambda text: text.isprintable()), max_size=6)
 typed = st.fixed_dictionaries(
     {},
     optional={
-        option.field: st.booleans() if option.kind == "flag" else texts for option in CLIENT.options if option.env
+        option.field: st.booleans() if option.kind == "flag" else SPECIAL.get(option.field, ANYTHING)
+        for option in CLIENT.options
+        if option.env
     },
 )
 
@@ -59,6 +64,7 @@ def by_table(flags: dict[str, Any]) -> dict[str, Any] | None:
     return {field: getattr(values, field) for field in Client.model_fields}
 
 
+@settings(max_examples=300)
 @given(flags=typed, environ=environments)
 @example(flags={}, environ={"MCPG_JSON_LOGS": "", "MCPG_CP_JSON_LOGS": "yes"})
 @example(flags={"org": ""}, environ={"MCPG_ORG": "acme"})

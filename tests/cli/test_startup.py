@@ -54,6 +54,12 @@ def test_help_and_version_load_nothing_but_the_table(typed: str) -> None:
     }
 
 
+def test_the_module_can_be_run() -> None:
+    """mcpg/provisioners starts gateways with `python -m mcpg.cli.main gateway`."""
+    command = [sys.executable, "-m", "mcpg.cli.main", "--version"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"mcpg-ctl 0.1.0\n"
+
+
 @pytest.fixture
 def environ(fake: Fake) -> dict[str, str]:
     fake.says("POST", GATEWAYS, stream(*HAPPY))

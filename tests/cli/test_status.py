@@ -179,9 +179,21 @@ def test_what_does_not_run_says_so(ctl: Ctl, record: Callable[..., dict[str, Any
     record(**facts)
     first = ctl("status").out.splitlines()[0].replace(str(os.getpid()), "PID")
     assert first in (
-        "control plane  not running (it did not stop cleanly)",
-        "control plane  pid PID lives and does not answer at http://127.0.0.1:9",
+        "control plane    not running (it did not stop cleanly)",
+        "control plane    pid PID lives and does not answer at http://127.0.0.1:9",
     )
+
+
+def test_gateways_are_counted_where_their_state_is(ctl: Ctl, database: sqlite3.Connection) -> None:
+    """An instance without a state of its own has the states of its agents."""
+    database.executescript(
+        """
+        ALTER TABLE instance DROP COLUMN state;
+        CREATE TABLE agent (state TEXT);
+        INSERT INTO agent VALUES ('online'), ('stale'), ('online');
+        """
+    )
+    assert ctl("status", "-o", "json").json["gateways"] == {"online": 2, "stale": 1}
 
 
 def test_a_file_that_is_no_database(ctl: Ctl, state: Path) -> None:
