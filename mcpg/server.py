@@ -38,12 +38,14 @@ from mcpg.engine.seed import seed
 from mcpg.errors import McpgError, StateDirBusy, StateDirUnusable, Usage
 from mcpg.machines.provision import State
 from mcpg.machines.table import Table
+from mcpg.present import Live
 from mcpg.provisioners.local import Local
 from mcpg.provisioners.noop import Noop
 from mcpg.settings import Server as Settings
 from mcpg.store.clock import now_us, to_datetime
 from mcpg.store.database import Database, prepare_directory, sqlite_path
 from mcpg.store.journal import Timeout, table_timeout
+from mcpg.ui import page
 from mcpg.wire.base import rfc3339
 from mcpg.wire.fleet import Meta
 
@@ -261,8 +263,10 @@ class ControlPlane:
         )  # fmt: skip
         local = {"127.0.0.1", "localhost", "::1", http_host, host_of(external)}
         allowed = None if s.insecure_no_auth else frozenset(local)
-        self._parts = ApiParts(self.db, self.engine, self.sessions, meta, allowed)
+        live = Live(self.sessions.is_live, self.engine.agents.last_heard)
+        self._parts = ApiParts(self.db, self.engine, live, meta, allowed)
         self._app = build(self._parts)
+        self._app.blueprint(page.blueprint(self.db, live, meta))
         self._http = await self._app.create_server(sock=sock, return_asyncio_server=True, access_log=False)
         self._undo.append(self._stop_http)
         await self._http.startup()

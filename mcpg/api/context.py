@@ -12,9 +12,9 @@ from sanic import Request
 from sanic.response import HTTPResponse
 
 from mcpg.engine.loop import Engine
-from mcpg.engine.ports import Fleet
 from mcpg.engine.requests import Scope
 from mcpg.errors import BadSlug, BadSpec, Usage
+from mcpg.present import Live
 from mcpg.store import reads
 from mcpg.store.database import Database
 from mcpg.wire.base import Body
@@ -36,7 +36,7 @@ class Server:
 
     db: Database
     engine: Engine
-    fleet: Fleet
+    live: Live
     meta: Meta
     allowed_hosts: frozenset[str] | None
     stopping: bool = False

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
 from sanic import Blueprint, HTTPResponse, Request
 
-from mcpg.api import present
-from mcpg.api.context import Server, actor, answer, parse, scope, server, slug
+from mcpg import present
+from mcpg.api.context import actor, answer, parse, scope, server, slug
 from mcpg.errors import NotFound
 from mcpg.store import reads
 from mcpg.wire.base import Body
-from mcpg.wire.fleet import Instance, Token, TokenRequest
+from mcpg.wire.fleet import Token, TokenRequest
 from mcpg.wire.operations import Transition
 
 blueprint = Blueprint("fleet", url_prefix="/v1")
-
-
-class Live:
-    """What this process knows of agents now: open channels, and when each was last heard."""
-
-    def __init__(self, parts: Server) -> None:
-        self.is_live = parts.fleet.is_live
-        self.last_heard = parts.engine.agents.last_heard
 
 
 @blueprint.get("/orgs")
@@ -49,21 +39,11 @@ async def environments(request: Request, org: str, ws: str) -> HTTPResponse:
     return answer([present.environment(e) for e in await reads.environments(db, found["id"])])
 
 
-async def all_instances(parts: Server, org: str | None) -> list[Instance]:
-    """Every instance that exists, newest first, its state derived from its agents."""
-    agents = {
-        key: list(rows)
-        for key, rows in groupby(await reads.all_agents(parts.db, org), key=lambda a: str(a["instance_id"]))
-    }
-    live = Live(parts)
-    return [present.instance(i, agents.get(i["id"], []), live) for i in await reads.instances(parts.db, org)]
-
-
 @blueprint.get("/orgs/<org>/instances")
 async def instances(request: Request, org: str) -> HTTPResponse:
     parts = server(request)
     await reads.org(parts.db, slug(org, "org"))
-    return answer(await all_instances(parts, org))
+    return answer(await present.instances(parts.db, parts.live, org))
 
 
 @blueprint.get("/orgs/<org>/instances/<uid>")
@@ -72,7 +52,7 @@ async def instance(request: Request, org: str, uid: str) -> HTTPResponse:
     row = await reads.find_instance_by_uid(parts.db, uid)
     if row is None or row["org"] != slug(org, "org") or row["deleted_at"] is not None:
         raise NotFound(f"no instance {uid[:80]} in org {org}")
-    return answer(present.instance(row, await reads.agents(parts.db, row["id"]), Live(parts)))
+    return answer(present.instance(row, await reads.agents(parts.db, row["id"]), parts.live))
 
 
 class AgentHistory(Body):

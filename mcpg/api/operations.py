@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from mcpg.api import present
+from mcpg import present
 from mcpg.api.context import answer, limit, server, slug
 from mcpg.api.stream import events
 from mcpg.errors import Usage

@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator
 from sanic import Request
 
 from mcpg.api.context import server
-from mcpg.api.present import end_event, ladder_event, message
 from mcpg.engine.bus import Bus
 from mcpg.machines import TABLES
 from mcpg.machines.table import Owner
+from mcpg.present import end_event, ladder_event, message
 from mcpg.store import reads
 from mcpg.store.database import Database
 from mcpg.store.journal import Line

@@ -1,20 +1,34 @@
-"""Rows of the store as bodies of the wire: the only place that knows both."""
+"""
+Rows of the store as bodies of the wire: the only place that knows both. Called by the API and by the page.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from mcpg.machines import TABLES
 from mcpg.machines.enrolment import State
+from mcpg.store import reads
 from mcpg.store.clock import now_us, to_datetime
+from mcpg.store.database import Database
 from mcpg.store.journal import Line
 from mcpg.wire.events import EndEvent, LadderEvent
 from mcpg.wire.fleet import Agent, Cluster, Environment, Instance, Org, Workspace
 from mcpg.wire.operations import Operation, Transition
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What this process knows of agents now: open channels, and when each was last heard (microseconds, or None)."""
+
+    is_live: Callable[[str], bool]
+    last_heard: Callable[[str], int | None]
 
 
 def when(us: int | None) -> datetime | None:
@@ -122,8 +136,22 @@ def derived_state(agents: Sequence[Row], replicas: int) -> str:
     return max(states, key=_RANK.index).value
 
 
-def instance(row: Row, agents: Sequence[Row], live: Any) -> Instance:
-    """*live* answers `is_live(agent_id)` and `last_heard(agent_id)` from this process's memory."""
+async def instances(db: Database, live: Live, org: str | None) -> list[Instance]:
+    """Every instance that exists, newest first; of every org when *org* is None."""
+    agents = {
+        key: list(rows) for key, rows in groupby(await reads.all_agents(db, org), key=lambda a: str(a["instance_id"]))
+    }
+    return [instance(i, agents.get(i["id"], []), live) for i in await reads.instances(db, org)]
+
+
+async def recent_operations(db: Database, limit: int) -> list[Operation]:
+    """The newest of every org, without their histories."""
+    clusters = {c["id"]: c for c in await reads.clusters(db)}
+    return [operation(r, clusters) for r in await reads.recent_operations(db, limit)]
+
+
+def instance(row: Row, agents: Sequence[Row], live: Live) -> Instance:
+    """One gateway, its state derived from its agents'."""
     replicas = row["spec"].get("replicas", 1)
     bodies = [_agent(a, row["assigned_hash"], live) for a in agents if a["replica"] <= replicas]
     seen = [b.last_seen_at for b in bodies if b.last_seen_at]
@@ -140,7 +168,7 @@ def instance(row: Row, agents: Sequence[Row], live: Any) -> Instance:
     )  # fmt: skip
 
 
-def _agent(row: Row, assigned: str, live: Any) -> Agent:
+def _agent(row: Row, assigned: str, live: Live) -> Agent:
     return Agent(
         id=row["id"], replica=row["replica"], state=row["state"], reason=row["reason"], version=row["software"],
         connected=live.is_live(row["id"]), last_seen_at=when(live.last_heard(row["id"]) or row["last_seen_at"]),
