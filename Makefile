@@ -1,0 +1,49 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs; the second time is quick.
+.PHONY: demo test check lint unit bench setup gateway proto lock snapshots clean help
+SHELL := /bin/bash
+PY := .venv/bin/python
+export PYTHONWARNINGS :=
+UNIT := tests/unit tests/machines tests/store tests/engine
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: ## .venv, exactly as requirements.lock says
+	@tools/setup.sh
+
+gateway: ## the real gateway, from npm, into .cache/gateway
+	@tools/gateway.sh
+
+demo: setup gateway ## from nothing to a real gateway that answers an MCP client, and back
+	@$(PY) -m tools.demo
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+unit: setup
+	$(PY) -m pytest -q -n 2 $(UNIT)
+
+check: lint unit ## lint, types, import rules, unit tests: under two minutes
+
+test: setup gateway lint ## everything, on the real parts
+	@tools/chromium.sh
+	$(PY) -m pytest -q -n 2 --durations=8
+
+bench: setup gateway ## ratios against references of the same run, as a table and JSON lines
+	$(PY) -m benchmarks
+
+proto: setup ## generate mcpg/agent/pb from protos/
+	@tools/proto.sh
+
+lock: ## resolve requirements.lock anew from pyproject.toml
+	@test -x .venv/bin/uv || { python3 -m venv .venv && .venv/bin/pip install -q uv; }
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml -o requirements.lock
+
+snapshots: setup ## write snapshots/ anew; read the diff
+	$(PY) -m pytest -q -n 2 --snapshot-update
+
+clean: ## remove what make made
+	rm -rf .venv .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
