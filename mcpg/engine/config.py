@@ -299,7 +299,7 @@ def _key(key: object, path: str) -> str:
 
 
 def _dump(document: dict[str, Any]) -> str:
-    """Sorted (the gateway keeps no order either), without anchors, one way to write each value."""
+    """Sorted (the gateway keeps no order either), one way to write each value, no anchors (`_plain` shares nothing)."""
     text = yaml.dump(document, Dumper=_Dumper, sort_keys=True, allow_unicode=True, default_flow_style=False, width=120)
     if len(text.encode()) > MAX_BYTES:
         raise _too_large("the config, as it is sent,")
@@ -324,12 +324,9 @@ class _Loader(_BaseLoader):  # type: ignore[misc]
 
 
 class _Dumper(_BaseDumper):  # type: ignore[misc]
-    """A SafeDumper that quotes what YAML 1.1 *or* 1.2 would read as something else than text, and writes no anchors."""
+    """A SafeDumper that quotes what YAML 1.1 *or* 1.2 would read as something else than text."""
 
     yaml_implicit_resolvers = {key: list(value) for key, value in _BaseDumper.yaml_implicit_resolvers.items()}  # noqa: RUF012
-
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's signature
-        return True
 
 
 def _text(dumper: Any, value: str) -> Any:

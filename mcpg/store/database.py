@@ -64,7 +64,7 @@ def sqlite_path(db_url: str, state_dir: Path) -> Path:
     path = rest.removeprefix("//").partition("?")[0]
     if scheme != "sqlite" or not path or path == ":memory:":
         raise StateDirUnusable(
-            f"the database {db_url.partition('@')[0]} is not supported",
+            f"a database at {scheme or db_url}:… is not supported",
             cause="this version keeps its state in one SQLite file",
             hint="leave --db-url out, or give sqlite:///absolute/path.db",
         )

@@ -343,6 +343,21 @@ async def test_a_reused_pid_is_never_taken_for_ours(
             stranger.kill()
 
 
+def test_a_process_without_an_environment_to_read_is_known_by_its_start() -> None:
+    """As it is during exec, when a gateway is looked at first, and after its exit, before its code can be collected."""
+    with subprocess.Popen(["sleep", "3600"], env={}) as process:
+        try:
+            line = f"{process.pid} {processes.boot_id()} 0 {Path(f'/proc/{process.pid}/stat').read_text()}"
+            record = processes.parse_record(line)
+            assert record is not None
+            assert processes.is_alive(record.identity, "any")
+        finally:
+            process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert processes._environ(process.pid) == b""
+        assert not processes.is_alive(record.identity, "any")
+
+
 async def test_a_gateway_that_ignores_sigterm_is_killed_with_its_children(
     make: Make, fake: Fake, instance_id: str, state_dir: Path, exits: Exits
 ) -> None:

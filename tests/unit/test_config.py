@@ -40,6 +40,7 @@ def test_the_digests_are_of_what_is_pushed_and_of_what_was_written() -> None:
         pytest.param("a: {b: text}", '[a]\nb = "text"', id="toml"),
         pytest.param('{"a": [1, true, null, 1.5]}', "a: [1, true, ~, 1.5]", id="json"),
         pytest.param("\ufeffa: 1\r\n", "a: 1", id="bom and crlf"),
+        pytest.param("\ufeffa = 1\r\n", "a: 1", id="bom and crlf in toml"),
         pytest.param("200: ok", "'200': ok", id="keys are text"),
         pytest.param(
             "gateway: {server: {bind_address: '0.0.0.0:1', mcp_path: /x, health_path: /y}}", "{}", id="provisioner's"

@@ -1,0 +1,356 @@
+"""
+Gateways as detached processes on this machine. The engine calls it through engine/ports.py, which has the contracts.
+
+What is true is on disk and in /proc, never only in memory: a control plane that was killed at any point finds its
+gateways again (`start`), and a repeated `apply` starts nothing twice. processes.py launches and recognises, replica.py
+keeps the files, binary.py finds the program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from mcpg.engine import config
+from mcpg.engine.ports import Answer, Exited, Order, Placed, Removed
+from mcpg.errors import BadConfig, PermanentError, TemporaryError
+from mcpg.provisioners import attachment, processes
+from mcpg.provisioners.binary import Gateway, find_gateway, project_caches
+from mcpg.provisioners.loopback import ask_health, reserve
+from mcpg.provisioners.processes import Record, Watch
+from mcpg.provisioners.replica import Ended, Replica, Shelf, write
+from mcpg.provisioners.words import redact, says_port_taken
+
+SETTLE_S: Final = 0.5  # the real gateway listens after 0.015 to 0.07 s, and has exited by then on a config it refuses
+SETTLE_STEP_S: Final = 0.02
+PORT_ATTEMPTS: Final = 3
+
+
+class Local:
+    """See ports.Provisioner. `gateway_version` is known after `start`, and follows the binary at each `apply`."""
+
+    name = "local"
+    observes = True
+
+    def __init__(
+        self,
+        *,
+        state_dir: Path,
+        grpc_url: str,
+        gateway_bin: str = "",
+        stop_grace_s: float = 5.0,
+        cache_dirs: tuple[Path, ...] = (),
+    ) -> None:
+        self.gateway_version = ""
+        self._shelf = Shelf(state_dir)
+        self._grpc_url = grpc_url
+        self._gateway_bin = gateway_bin
+        self._stop_grace_s = stop_grace_s
+        self._cache_dirs = cache_dirs or project_caches()
+        self._on_exit: Callable[[Exited], None] | None = None
+        self._watches: dict[tuple[str, int], Watch] = {}
+        self._reserved: dict[tuple[str, int], socket.socket] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+
+    async def start(self, on_exit: Callable[[Exited], None]) -> None:
+        """Adopt what lives, report what ended meanwhile (at least once: a crash in between repeats it)."""
+        self._on_exit = on_exit
+        try:
+            await self._find_gateway()
+        except PermanentError:
+            self.gateway_version = ""  # apply says it, when a gateway is wanted; what runs is looked after meanwhile
+        for replica in self._shelf.everything():
+            await self._living(replica)
+
+    async def apply(self, order: Order) -> tuple[Placed, ...]:
+        """Replicas in parallel; the first failure is raised after every one has come to an end."""
+        gateway = await self._find_gateway()
+        async with self._lock(order.instance_id):
+            known = self._shelf.replicas(order.instance_id)
+            surplus = [self._discard(replica) for replica in known if replica.number > order.replicas]
+            places = [self._place(order, number, gateway) for number in range(1, order.replicas + 1)]
+            results = await asyncio.gather(*places, *surplus, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return tuple(result for result in results if isinstance(result, Placed))
+
+    async def probe(self, instance_id: str) -> tuple[Answer, ...]:
+        """GET /health of each replica, in parallel, after a look at who listens there: it must be that replica."""
+        return tuple(await asyncio.gather(*map(self._ask, self._shelf.replicas(instance_id))))
+
+    async def keep(self, instance_id: str, config_text: str) -> None:
+        """Rewrites the boot files. A running gateway does not read its file again: it got *config_text* by push."""
+        async with self._lock(instance_id):
+            for replica in self._shelf.replicas(instance_id):
+                try:
+                    bind, control_plane = config.booted(replica.boot_file.read_text(encoding="utf-8"))
+                except (OSError, BadConfig):
+                    continue  # never started, or not as we wrote it: the next start writes it anew
+                write(replica.boot_file, config.boot(config_text, bind=bind, control_plane=control_plane))
+
+    async def remove(self, instance_id: str) -> Removed:
+        """SIGTERM, after the grace SIGKILL, then the files. Raises TemporaryError for a process that will not die."""
+        async with self._lock(instance_id):
+            replicas = self._shelf.replicas(instance_id)
+            results = await asyncio.gather(*map(self._stop, replicas), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            await asyncio.to_thread(_delete, self._shelf.directory(instance_id))
+        ends = [result for result in results if isinstance(result, tuple)]
+        return Removed(pids=tuple(pid for pid, _ in ends if pid), detail=_summary([how for _, how in ends if how]))
+
+    async def last_words(self, instance_id: str) -> str:
+        """What each ended replica said last, named when there are several; never a secret."""
+        said = [
+            (replica.number, replica.words(ended.log_offset) or f"{ended.reason}, without a word")
+            for replica in self._shelf.replicas(instance_id)
+            if (ended := replica.last_end())
+        ]
+        if len(said) == 1:
+            return said[0][1]
+        return "\n".join(f"replica {number}: {text}" for number, text in said)
+
+    async def stop(self) -> None:
+        """Forget the watches and held ports; every gateway goes on running."""
+        self._on_exit = None
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()
+        for key in list(self._reserved):
+            self._release(key)
+
+    # -- starting ------------------------------------------------------------------------------------------------------
+
+    async def _find_gateway(self) -> Gateway:
+        gateway = await asyncio.to_thread(find_gateway, self._gateway_bin, self._cache_dirs)
+        self.gateway_version = gateway.version
+        return gateway
+
+    async def _place(self, order: Order, number: int, gateway: Gateway) -> Placed:
+        replica = self._shelf.replica(order.instance_id, number)
+        watch = await self._living(replica)
+        if watch is not None:
+            if processes.listener(replica.port, watch.identity, watch.marker) != "other":
+                return _placed(order, replica, watch, started=False)
+            await self._end_deaf(replica, watch)
+        elif ended := replica.ended(order.operation_id):
+            raise _died(order, number, ended.reason, replica.words(ended.log_offset))
+        return await self._start(order, replica, gateway)
+
+    async def _start(self, order: Order, replica: Replica, gateway: Gateway) -> Placed:
+        """Launch until it listens, is on its way there, or has ended; on another port when the chosen one was taken."""
+        url = await order.enrol(replica.number)
+        reason = said = ""
+        for attempt in range(PORT_ATTEMPTS):
+            offset = replica.prepare()
+            held = _reserve(replica.port if attempt == 0 else 0)
+            self._release(replica.key)
+            self._reserved[replica.key] = held
+            port = int(held.getsockname()[1])
+            replica.remember_port(port)
+            attach = attachment.control_plane(order, replica, gateway, self._grpc_url, url)
+            write(replica.boot_file, config.boot(order.config, bind=f"127.0.0.1:{port}", control_plane=attach))
+            replica.forget_ends()
+            launched = await processes.launch(
+                gateway.argv,
+                record=replica.pid_file(order.operation_id),
+                log=replica.log,
+                log_offset=offset,
+                cwd=replica.directory,
+                env=attachment.environment(order, replica, gateway, self._grpc_url, url),
+            )
+            watch = await self._living(replica, expected=launched is not None)
+            if launched is None and watch is not None:  # somebody launched it under this id before us
+                return _placed(order, replica, watch, started=False)
+            outcome = await self._settle(replica, watch) if watch else "ended"
+            if watch and outcome in {"listens", "starting"}:
+                return _placed(order, replica, watch, started=True)
+            ended = watch is not None and watch.ended.done()
+            code = watch.ended.result() if watch and ended else processes.collect(launched) if launched else None
+            reason = _reason(code)
+            said = replica.words(offset)
+            if watch and outcome == "other":
+                reason, said = f"port {port} was taken", f"another process listens on 127.0.0.1:{port}"
+                await self._end_deaf(replica, watch)
+            elif says_port_taken(said):
+                replica.forget_launch(order.operation_id)
+            else:
+                replica.mark_ended(order.operation_id, Ended(reason, offset))
+                break
+        self._release(replica.key)
+        raise _died(order, replica.number, reason, said)
+
+    async def _settle(self, replica: Replica, watch: Watch) -> str:
+        """
+        "listens", "ended", "other" (another process has its port) or, after 0.5 s of neither, "starting".
+
+        The real gateway does not exit when its port is taken: it stays, deaf, enrols and acknowledges configs, and says
+        so only in its log at shutdown. So it is the listening socket's owner that is looked at.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SETTLE_S
+        try:
+            while not watch.ended.done():
+                owner = processes.listener(replica.port, watch.identity, watch.marker)
+                if owner == "ours":
+                    self._release(replica.key)
+                    return "listens"
+                if owner == "other" or loop.time() >= deadline:
+                    return owner or "starting"
+                await asyncio.wait({watch.ended}, timeout=SETTLE_STEP_S)
+            return "ended"
+        finally:
+            watch.expected = False  # also when apply is cancelled: from here on its end is news
+
+    async def _end_deaf(self, replica: Replica, watch: Watch) -> None:
+        """End a gateway that did not get its port, so that the same operation may launch it on another."""
+        operation_id = replica.launched()
+        await self._stop(replica)
+        if watch.ended.done() and operation_id:
+            replica.forget_launch(operation_id)
+
+    # -- watching ------------------------------------------------------------------------------------------------------
+
+    async def _living(self, replica: Replica, *, expected: bool = False) -> Watch | None:
+        """The watch of the process on record, begun now if need be; None when none runs, its end then reported."""
+        operation_id = replica.launched()
+        if not operation_id:
+            return None
+        if watch := self._watches.get(replica.key):
+            if processes.is_alive(watch.identity, watch.marker):
+                return watch
+            await asyncio.wait({watch.ended}, timeout=1.0)  # it is dead: the loop has not come round to it yet
+            return None
+        record = await self._record(replica, operation_id)
+        if record is None:
+            self._report(replica, operation_id, 0, "its launcher ended before it began", 0)
+            return None
+
+        def on_end(watch: Watch, code: int | None) -> None:
+            self._watches.pop(replica.key, None)
+            self._release(replica.key)
+            if not watch.expected:
+                self._report(replica, operation_id, watch.identity.pid, _reason(code), watch.log_offset)
+
+        watch = Watch(record.identity, replica.marker, record.log_offset, on_end, expected=expected)
+        if watch.open():
+            self._watches[replica.key] = watch
+            return watch
+        if not expected:
+            code = processes.collect(record.identity.pid)
+            reason = _reason(code) if code is not None else "ended while no control plane was watching"
+            if record.identity.boot != processes.boot_id():
+                reason = "not found after a restart of this machine"
+            self._report(replica, operation_id, record.identity.pid, reason, record.log_offset)
+        return None
+
+    async def _record(self, replica: Replica, operation_id: str) -> Record | None:
+        """A launcher creates its record and writes it in two steps: an empty one is looked at again, for 0.2 s."""
+        for _ in range(20):
+            if record := processes.read_record(replica.pid_file(operation_id)):
+                return record
+            await asyncio.sleep(0.01)
+        return None
+
+    def _report(self, replica: Replica, operation_id: str, pid: int, reason: str, log_offset: int) -> None:
+        """Tell, then note that it was told."""
+        words = replica.words(log_offset)
+        if self._on_exit is not None:
+            self._on_exit(Exited(replica.instance_id, replica.number, pid, reason, words))
+        if replica.directory.is_dir():
+            replica.mark_ended(operation_id, Ended(reason, log_offset))
+
+    async def _ask(self, replica: Replica) -> Answer:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        operation_id = replica.launched()
+        record = processes.read_record(replica.pid_file(operation_id)) if operation_id else None
+        if record is None or not processes.is_alive(record.identity, replica.marker):
+            return Answer(replica.number, ok=False, detail="not running")
+        owner = processes.listener(replica.port, record.identity, replica.marker)
+        if owner != "ours":
+            where = f"127.0.0.1:{replica.port}"
+            detail = f"another process listens on {where}" if owner else f"does not listen on {where} yet"
+            return Answer(replica.number, ok=False, detail=detail)
+        self._release(replica.key)
+        ok, detail = await ask_health(replica.port)
+        return Answer(replica.number, ok=ok, detail=detail, ms=round((loop.time() - began) * 1000, 1))
+
+    def _release(self, key: tuple[str, int]) -> None:
+        if held := self._reserved.pop(key, None):
+            held.close()
+
+    def _lock(self, instance_id: str) -> asyncio.Lock:
+        """One caller at a time changes an instance's processes; kept while anybody holds or awaits it."""
+        lock = self._locks.get(instance_id)
+        if lock is None:
+            lock = self._locks[instance_id] = asyncio.Lock()
+        return lock
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+
+    async def _stop(self, replica: Replica) -> tuple[int, str]:
+        """(pid, how) of the process that ran, (0, "") when none did. Nothing that carries its marker is left."""
+        watch = await self._living(replica)
+        how = ""
+        if watch is not None:
+            watch.expected = True
+            gently = await watch.end(self._stop_grace_s)
+            if not watch.ended.done():
+                watch.expected = False
+                raise TemporaryError(f"process {watch.identity.pid} does not end", cause="not even by SIGKILL")
+            how = "SIGTERM" if gently else f"SIGKILL after {self._stop_grace_s:g} s"
+        left = await processes.end_marked(replica.marker)
+        return (watch.identity.pid if watch else 0), how or ("SIGKILL" if left else "")
+
+    async def _discard(self, replica: Replica) -> None:
+        await self._stop(replica)
+        await asyncio.to_thread(_delete, replica.directory)
+
+
+def _reserve(preferred: int) -> socket.socket:
+    try:
+        return reserve(preferred)
+    except OSError as error:
+        raise TemporaryError("no port is free on 127.0.0.1", cause=str(error)) from error
+
+
+def _delete(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise TemporaryError(f"{directory} cannot be deleted", cause=str(error)) from error
+
+
+def _placed(order: Order, replica: Replica, watch: Watch, *, started: bool) -> Placed:
+    port = replica.port
+    names = ("127.0.0.1", f"{order.name}.localhost") if replica.number == 1 else ("127.0.0.1",)
+    endpoints = tuple(f"http://{name}:{port}/mcp" for name in names)
+    return Placed(replica.number, watch.identity.pid, port, endpoints, started)
+
+
+def _reason(code: int | None) -> str:
+    if code is None:
+        return "ended; its exit code is not known, because an earlier control plane had started it"
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+
+def _died(order: Order, number: int, reason: str, said: str) -> PermanentError:
+    which = order.name if order.replicas == 1 else f"{order.name}, replica {number},"
+    return PermanentError(f"gateway {which} did not stay up: {reason}", cause=redact(said) or "it said nothing")
+
+
+def _summary(hows: list[str]) -> str:
+    """ "2 processes ended (SIGTERM)"; each way to end is counted on its own."""
+    counts = {how: hows.count(how) for how in sorted(set(hows), reverse=True)}
+    parts = [f"{n} process{'es' if n > 1 else ''} ended ({how})" for how, n in counts.items()]
+    return ", ".join(parts) or "nothing was running"
