@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from mcpg.engine.ports import Provisioner
 from mcpg.server import ControlPlane
 from mcpg.settings import Server
+from mcpg.store.database import Database
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = ROOT / "snapshots"
@@ -150,12 +152,28 @@ async def running(
         yield Plane(control, client)
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with every migration applied: copied for each test, so that each does not migrate anew."""
+    path = tmp_path_factory.mktemp("migrated") / "cp-state.db"
+
+    async def make() -> None:
+        await (await Database.open(path)).close()
+
+    asyncio.run(make())
+    return path
+
+
 @pytest.fixture
-def start_plane(tmp_path: Path) -> StartPlane:
+def start_plane(tmp_path: Path, migrated: Path) -> StartPlane:
     """`async with start_plane(provisioner="noop", …)`: a control plane on this test's state directory."""
 
     def start(state_dir: Path | None = None, **settings: Any) -> AbstractAsyncContextManager[Plane]:
-        return running(state_dir or tmp_path / "state", **settings)
+        state = state_dir or tmp_path / "state"
+        if not state.exists():
+            state.mkdir(mode=0o700)
+            shutil.copy(migrated, state / "cp-state.db")
+        return running(state, **settings)
 
     return start
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from sanic import Blueprint, HTTPResponse, Request
 
 from mcpg.api.context import actor, answer, gateway_name, idempotency_key, parse, scope, server, slug
@@ -47,7 +49,7 @@ async def validate(request: Request, org: str, ws: str, env: str) -> HTTPRespons
     engine = server(request).engine
     if engine.provisioner is None:
         raise NoProvisioner("this control plane creates no gateways", cause="it runs with --provisioner none")
-    config = render(wish.config if wish.config is not None else DEFAULT_CONFIG)
+    config = await asyncio.to_thread(render, wish.config if wish.config is not None else DEFAULT_CONFIG)
     holder = await reads.find_live_name(engine.db, wish.name)
     if holder is not None and (holder["org"], holder["workspace"], holder["environment"]) != (
         where.org, where.workspace, where.environment,

@@ -81,26 +81,25 @@ def _not_created(engine: Engine, op: Operation) -> tuple[Also, ...]:
 
 async def apply(engine: Engine, op: Operation) -> Outcome:
     """Start what is missing, tell what runs, by the spec the instance is assigned."""
-    placed = await _converge(engine, op, op.spec)
-    started = [p for p in placed if p.started]
+    placed, told = await _converge(engine, op, op.spec)
     return Outcome(
         P.APPLIED,
-        reason=_applied(placed, started),
+        reason=_applied(placed, told),
         data={"pids": [p.pid for p in placed], "ports": [p.port for p in placed]},
         also=(writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints]),),
     )
 
 
-def _applied(placed: tuple[Placed, ...], started: list[Placed]) -> str:
-    if not placed:
-        return "nothing to start"
-    if not started:
-        return f"{len(placed)} running, config sent"
-    return f"process {', '.join(str(p.pid) for p in started)} started"
+def _applied(placed: tuple[Placed, ...], told: int) -> str:
+    started = [str(p.pid) for p in placed if p.started and p.pid]
+    parts = [f"process {', '.join(started)} started"] if started else []
+    parts += [f"{len(placed) - len(started)} running already"] if len(started) < len(placed) else []
+    parts += [f"config sent to {told}"] if told else []
+    return ", ".join(parts)
 
 
-async def _converge(engine: Engine, op: Operation, spec: dict[str, Any]) -> tuple[Placed, ...]:
-    """Make the provisioner and the connected agents follow *spec*."""
+async def _converge(engine: Engine, op: Operation, spec: dict[str, Any]) -> tuple[tuple[Placed, ...], int]:
+    """Make the provisioner and the connected agents follow *spec*: the replicas, and how many agents were sent it."""
     config = await reads.find_config(engine.db, op.instance_id, spec["config_version"])
     if config is None or engine.provisioner is None:
         raise PermanentError(f"config version {spec['config_version']} of {op.name} is not in the database")
@@ -114,8 +113,7 @@ async def _converge(engine: Engine, op: Operation, spec: dict[str, Any]) -> tupl
             lambda replica: f"{op.instance_id}.{replica}",
         )
     )  # fmt: skip
-    await engine.fleet.push(op.instance_id)
-    return placed
+    return placed, await engine.fleet.push(op.instance_id)
 
 
 async def compensate(engine: Engine, op: Operation) -> Outcome:
@@ -162,7 +160,7 @@ async def _undo_apply(engine: Engine, op: Operation) -> tuple[str, tuple[Also, .
     row = await reads.find_instance(engine.db, op.instance_id)
     back = writes.assign(op.instance_id, (row or {})["cluster_id"], old, old["config_version"], old["config_hash"])
     await engine.db.writer.execute(back)  # before the push: an agent that connects now must be given the old config
-    placed = await _converge(engine, op, old)
+    placed, _ = await _converge(engine, op, old)
     endpoints = writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints])
     return f"config version {old['config_version']} on {old['replicas']} replica(s)", (endpoints,)
 

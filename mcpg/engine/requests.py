@@ -7,6 +7,7 @@ it claims (the name, the instance), so that two requests at once cannot both be 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ async def publish(engine: Engine, scope: Scope, wish: Publish, *, actor: str, ke
             cause="it runs with --provisioner none",
             hint="start it with --provisioner local",
         )
-    config = None if wish.config is None else render(wish.config)
+    config = None if wish.config is None else await asyncio.to_thread(render, wish.config)  # seconds, for a huge one
     body = {f: getattr(wish, f) for f in wish.__dataclass_fields__}
     digest = _body_hash(scope, "publish", body)
     for _ in range(4):

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from sanic import Blueprint, HTTPResponse, Request
 
 from mcpg import present
+from mcpg.errors import NotFound
 from mcpg.present import Live
 from mcpg.store import reads
 from mcpg.store.database import Database
@@ -40,7 +41,10 @@ def blueprint(db: Database, live: Live, meta: Meta) -> Blueprint:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     pages.globals.update(glyph=words.glyph, tone=words.tone, age=words.age, duration=words.duration, rfc3339=rfc3339)
-    style = files("mcpg.ui").joinpath("static/style.css").read_bytes()
+    static = {
+        name: (files("mcpg.ui").joinpath("static", name).read_text("utf-8"), kind)
+        for name, kind in (("style.css", "text/css; charset=utf-8"), ("icon.svg", "image/svg+xml"))
+    }
     bp = Blueprint("ui")
 
     @bp.get("/")
@@ -58,10 +62,11 @@ def blueprint(db: Database, live: Live, meta: Meta) -> Blueprint:
         html = pages.get_template("enroll.html").render(meta=meta)
         return HTTPResponse(html, content_type="text/html; charset=utf-8", headers=HEADERS)
 
-    @bp.get("/static/style.css")
-    async def stylesheet(request: Request) -> HTTPResponse:
-        return HTTPResponse(
-            style.decode(), content_type="text/css; charset=utf-8", headers={"cache-control": "max-age=300"}
-        )
+    @bp.get("/static/<name>")
+    async def asset(request: Request, name: str) -> HTTPResponse:
+        if name not in static:
+            raise NotFound(f"no file {name[:60]}")
+        body, kind = static[name]
+        return HTTPResponse(body, content_type=kind, headers={"cache-control": "max-age=300"})
 
     return bp

@@ -1,0 +1,205 @@
+"""The engine drives an operation to where it rests, whatever its effects do, and whoever was killed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcpg.engine.ports import Exited
+from mcpg.errors import PermanentError, TemporaryError
+from tests.conftest import Plane, StartPlane
+from tests.engine.fakes import Scripted
+
+
+@pytest.fixture
+async def scripted() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+async def on(scripted: Scripted, start_plane: StartPlane) -> AsyncIterator[Plane]:
+    async with start_plane(given=scripted, local_gateways_max=3) as plane:
+        yield plane
+
+
+async def places(plane: Plane) -> int:
+    return int((await plane.client.get("/v1/clusters")).json()[0]["gateways_running"])
+
+
+def story(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(e["event"], e["state"]) for e in events]
+
+
+async def test_a_create_is_four_moves_and_takes_its_room(on: Plane, scripted: Scripted) -> None:
+    events = await on.publish("edge-1", replicas=2)
+    assert story(events) == [
+        ("request", "requested"),
+        ("reserved", "applying"),
+        ("applied", "confirming"),
+        ("confirmed", "ready"),
+    ]
+    assert await places(on) == 2
+    assert [(o.replicas, o.name) for o in scripted.orders] == [(2, "edge-1")]
+
+
+async def test_a_temporary_error_is_tried_again_within_the_deadline(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [TemporaryError("not yet", delay=0.01), TemporaryError("not yet", delay=0.01)]
+    events = await on.publish("edge-1")
+    assert events[-1]["state"] == "ready"
+    assert len(scripted.orders) == 3
+
+
+async def test_a_permanent_error_ends_failed_in_its_own_words_and_leaves_nothing(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [PermanentError("the disk is on fire", cause="really")]
+    events = await on.publish("edge-1")
+    assert story(events)[-2:] == [("fail", "compensating"), ("undone", "failed")]
+    assert events[-1]["message"] == "the disk is on fire: really"
+    assert (await places(on), await on.instances(), scripted.running) == (0, [], {})
+
+
+async def test_an_unforeseen_exception_is_an_event_with_its_words(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [ZeroDivisionError("by zero")]
+    events = await on.publish("edge-1")
+    assert events[-1]["message"] == "ZeroDivisionError: by zero"
+
+
+async def test_work_that_does_not_end_in_time_is_taken_back(scripted: Scripted, start_plane: StartPlane) -> None:
+    scripted.hold = asyncio.Event()
+    async with start_plane(given=scripted, apply_timeout_s=0.05) as plane:
+        events = await plane.publish("edge-1")
+        assert story(events)[-2:] == [("deadline", "compensating"), ("undone", "failed")]
+        assert "did not end in 0.05 s" in events[-1]["message"]
+        assert events[-1]["code"] == "deadline"
+        assert await places(plane) == 0
+
+
+async def test_compensation_undoes_what_the_journal_says_was_begun_newest_first(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [PermanentError("no")]
+    events = await on.publish("edge-1")
+    assert [u.split(":")[0] for u in events[-1]["data"]["undone"]] == ["remove", "release"]
+
+
+async def test_a_compensation_that_fails_pauses_and_says_why(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [PermanentError("no")]
+    scripted.remove_problems = [PermanentError("cannot remove")]
+    events = await on.publish("edge-1")
+    assert events[-1]["_event"] == "paused"
+    assert events[-1]["message"] == "cannot remove"
+    assert await places(on) == 1, "room that may still be in use is not given away"
+
+
+async def test_no_room_fails_at_once_and_names_the_numbers(on: Plane, scripted: Scripted) -> None:
+    await on.publish("edge-1", replicas=2)
+    events = await on.publish("edge-2", replicas=2)
+    assert (events[-1]["event"], events[-1]["code"]) == ("no_capacity", "no_capacity")
+    assert "local: gateways 2/3 and 2 are needed" in events[-1]["message"]
+    assert len(scripted.orders) == 1
+    assert await places(on) == 2
+
+
+async def test_sixteen_creates_at_once_never_take_more_than_there_is(on: Plane) -> None:
+    ends = await asyncio.gather(*(on.publish(f"edge-{i}") for i in range(16)))
+    assert sorted(e[-1]["state"] for e in ends) == ["failed"] * 13 + ["ready"] * 3
+    assert await places(on) == 3
+
+
+async def test_a_failed_name_is_free_again(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [PermanentError("no")]
+    await on.publish("edge-1")
+    assert (await on.publish("edge-1"))[-1]["state"] == "ready"
+
+
+async def test_an_update_that_fails_goes_back_to_the_previous_spec(on: Plane, scripted: Scripted) -> None:
+    await on.publish("edge-1", config_toml="mcp: {}")
+    before = (await on.instances())[0]
+    scripted.problems = [PermanentError("no")]
+    events = await on.publish("edge-1", replicas=2, config_toml="governance: {}")
+    assert events[-1]["state"] == "failed"
+    after = (await on.instances())[0]
+    assert (after["replicas"], after["assigned_hash"]) == (before["replicas"], before["assigned_hash"])
+    assert scripted.running[before["id"]] == 1
+    assert await places(on) == 1
+
+
+async def test_scaling_down_gives_the_room_back(on: Plane) -> None:
+    await on.publish("edge-1", replicas=3)
+    await on.publish("edge-1", replicas=1)
+    assert await places(on) == 1
+
+
+async def test_a_delete_gives_everything_back(on: Plane, scripted: Scripted) -> None:
+    ready = await on.publish("edge-1", replicas=2)
+    events = await on.delete(ready[-1]["coords"]["instance_uid"])
+    assert [e["state"] for e in events] == ["requested", "deleting", "confirming", "deleted"]
+    assert (await places(on), await on.instances(), scripted.running) == (0, [], {})
+
+
+async def test_a_delete_that_cannot_stop_the_gateway_pauses_and_keeps_its_room(on: Plane, scripted: Scripted) -> None:
+    ready = await on.publish("edge-1")
+    scripted.remove_problems = [PermanentError("it will not die")]
+    events = await on.delete(ready[-1]["coords"]["instance_uid"])
+    assert (events[-1]["_event"], events[-1]["message"]) == ("paused", "it will not die")
+    assert await places(on) == 1
+
+
+async def test_a_gateway_that_ends_while_it_is_confirmed_fails_the_operation(
+    scripted: Scripted, start_plane: StartPlane
+) -> None:
+    scripted.observes = True
+    async with start_plane(given=scripted) as plane:
+        create = asyncio.create_task(plane.publish("edge-1"))
+        await scripted.entered.wait()
+        scripted.on_exit(Exited(scripted.orders[0].instance_id, 1, 1001, "exit code 3", "no such config"))
+        events = await create
+        assert events[-1]["state"] == "failed"
+        assert events[-1]["message"] == "replica 1 (pid 1001) ended, exit code 3: no such config"
+        assert events[-1]["code"] == "gateway_exited"
+
+
+async def test_a_restart_takes_up_every_operation_where_it_was(
+    tmp_path: Path, scripted: Scripted, start_plane: StartPlane
+) -> None:
+    """The first process stops in the middle of an apply; the second one repeats it with the same operation id."""
+    scripted.hold = asyncio.Event()
+    async with start_plane(tmp_path / "s", given=scripted) as first:
+        stream = asyncio.create_task(first.publish("edge-1"))
+        await scripted.entered.wait()
+        operation = scripted.orders[0].operation_id
+    await asyncio.gather(stream, return_exceptions=True)
+    scripted.hold = None
+    async with start_plane(tmp_path / "s", given=scripted) as second:
+
+        async def ready() -> bool:
+            return (await second.operation(operation))["state"] == "ready"
+
+        await second.until(ready, "the operation is ready")
+        assert {o.operation_id for o in scripted.orders} == {operation}
+        lines = (await second.operation(operation))["history"]
+        assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+
+
+async def test_a_deadline_that_passed_while_nobody_ran_is_still_kept(
+    tmp_path: Path, scripted: Scripted, start_plane: StartPlane
+) -> None:
+    """Absolute deadlines are stored: a restart never gives an operation a fresh clock."""
+    scripted.hold = asyncio.Event()
+    async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=0.5) as first:
+        stream = asyncio.create_task(first.publish("edge-1"))
+        await scripted.entered.wait()
+        operation = scripted.orders[0].operation_id
+    await asyncio.gather(stream, return_exceptions=True)
+    async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=3600) as second:
+
+        async def failed() -> bool:
+            return (await second.operation(operation))["state"] == "failed"
+
+        await second.until(failed, "the operation failed")
+
+
+async def test_an_idle_engine_runs_nothing(on: Plane) -> None:
+    await on.publish("edge-1")
+    assert not on.engine._drivers
