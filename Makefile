@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs; the second time is quick.
-.PHONY: demo test check lint unit bench setup gateway proto lock snapshots clean help
+.PHONY: migration demo test check lint unit bench setup gateway proto lock snapshots clean help
 SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONWARNINGS :=
@@ -37,6 +37,10 @@ bench: setup gateway ## ratios against references of the same run, as a table an
 
 proto: setup ## generate mcpg/agent/pb from protos/
 	@tools/proto.sh
+
+migration: setup ## a migration from the changed models
+	@mkdir -p .cache
+	$(PY) -m tortoise -c mcpg.store.config.DEVELOP makemigrations
 
 lock: ## resolve requirements.lock anew from pyproject.toml
 	@test -x .venv/bin/uv || { python3 -m venv .venv && .venv/bin/pip install -q uv; }
