@@ -71,12 +71,23 @@ def transitions(lines: Sequence[Line]) -> list[Transition]:
         after = lines[i + 1].at if i + 1 < len(lines) else None
         out.append(
             Transition(
-                seq=line.seq, at=to_datetime(line.at), offset_ms=(line.at - lines[0].at) / 1000, source=line.source,
-                dest=line.dest, phase=TABLES[line.machine].phase(line.dest), event=line.event, actor=line.actor,
-                reason=line.reason, message=message(line), facts=line.facts, data=line.data,
-                definition=line.definition, prev_hash=line.prev_hash, hash=line.hash,
+                seq=line.seq,
+                at=to_datetime(line.at),
+                offset_ms=(line.at - lines[0].at) / 1000,
+                source=line.source,
+                dest=line.dest,
+                phase=TABLES[line.machine].phase(line.dest),
+                event=line.event,
+                actor=line.actor,
+                reason=line.reason,
+                message=message(line),
+                facts=line.facts,
+                data=line.data,
+                definition=line.definition,
+                prev_hash=line.prev_hash,
+                hash=line.hash,
                 in_state_ms=None if after is None else (after - line.at) / 1000,
-            )  # fmt: skip
+            )
         )
     return out
 

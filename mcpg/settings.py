@@ -44,7 +44,9 @@ class _Tree(BaseSettings):
         description="directory of the database, credentials and gateways",
     )
     json_logs: bool = Field(
-        False, validation_alias=from_env("MCPG_JSON_LOGS", "MCPG_CP_JSON_LOGS"), description="logs as JSON lines on stderr"
+        False,
+        validation_alias=from_env("MCPG_JSON_LOGS", "MCPG_CP_JSON_LOGS"),
+        description="logs as JSON lines on stderr",
     )
 
     @field_validator("state_dir")
@@ -84,7 +86,9 @@ class Server(_Tree):
         description="allow auth mode none beyond loopback: everybody who can connect is an admin",
     )
     external_url: str = Field(
-        "", validation_alias=cp_env("EXTERNAL_URL"), description="URL under which clients reach the API; empty: from bind"
+        "",
+        validation_alias=cp_env("EXTERNAL_URL"),
+        description="URL under which clients reach the API; empty: from bind",
     )
     provisioner: Literal["local", "none", "noop"] = Field(
         "local",
@@ -126,11 +130,15 @@ class Agent(_Tree):
     instance_uid: str = Field(
         "", validation_alias=from_env("MCPG_INSTANCE_UID"), description="name to enrol under; empty: <hostname>-<8 hex>"
     )
-    config: str = Field("", validation_alias=from_env("MCPG_CONFIG"), description="local gateway config, used until a push")
+    config: str = Field(
+        "", validation_alias=from_env("MCPG_CONFIG"), description="local gateway config, used until a push"
+    )
 
 
 class Client(_Tree):
-    cp_url: str = Field(DEFAULT_CP_URL, validation_alias=from_env("MCPG_CP_URL"), description="URL of the control plane")
+    cp_url: str = Field(
+        DEFAULT_CP_URL, validation_alias=from_env("MCPG_CP_URL"), description="URL of the control plane"
+    )
     session_cookie: str = Field(
         "", validation_alias=from_env("MCPG_SESSION_COOKIE"), description="session, sent as cookie mcpg_sid"
     )
@@ -140,3 +148,10 @@ class Client(_Tree):
     output: Literal["table", "wide", "name", "json", "yaml", "jsonl"] = Field(
         "table", validation_alias=from_env("MCPG_OUTPUT"), description="how data is printed on stdout"
     )
+
+    @field_validator("cp_url", "session_cookie", "org", "workspace", "env")
+    @classmethod
+    def _utf8(cls, value: str) -> str:
+        if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+            raise ValueError("it is not UTF-8")  # such bytes of argv and environ reach Python as lone surrogates
+        return value

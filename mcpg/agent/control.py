@@ -1,9 +1,12 @@
 """
 The server side of mcpg.cp.v1: five calls made into what engine/agents.py understands.
 
-Rules that gateways in the field impose (contract/agent.md, section 0): initial metadata at once, pings allowed, config on
-every open, only UNAUTHENTICATED for credentials to throw away, an error status to turn one away, OK only at a planned end.
+Rules that gateways in the field impose (contract/agent.md, section 0): initial metadata at once, pings allowed, config
+on every open, only UNAUTHENTICATED for credentials to throw away, an error status to turn one away, OK only at a
+planned end.
 """
+
+# ruff: noqa: N802 - the protocol names the calls
 
 from __future__ import annotations
 
@@ -17,19 +20,23 @@ from google.protobuf.json_format import MessageToDict
 
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.agent.pb import agent_pb2_grpc
-from mcpg.agent.sessions import Close, Session, Sessions, config_update
+from mcpg.agent.sessions import Close, Session, Sessions
 from mcpg.agent.tokens import LIFE_S, ROTATE_BELOW_S, Claims, InstanceTokens
 from mcpg.engine.agents import Agents, Introduction
 from mcpg.errors import MAPPING, Forbidden, McpgError, NotSignedIn
+from mcpg.machines import enrolment
 from mcpg.store import reads
 from mcpg.store.clock import Clock
 from mcpg.store.database import Database
+from mcpg.store.journal import Line
 
 log = logging.getLogger("mcpg.agent")
 
 METADATA_KEY = "mcpg-instance-token"
 MAX_MESSAGE = 4 * 1024 * 1024  # what the agent receives at most; and what we accept
 MAX_TEXT = 4000  # characters kept of anything a gateway says in its own words
+MAX_UID = 200
+MAX_HASH = 64
 
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),  # agents ping every 20 s, also when idle
@@ -58,14 +65,20 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
         self._sessions = sessions
         self._tokens = tokens
         self._clock = clock
+        db.writer.listen(self._heard)
+
+    def _heard(self, line: Line) -> None:
+        """A quarantine holds at once: the stream is cut, and stays refused."""
+        if line.machine == enrolment.MACHINE.name and line.dest == enrolment.State.QUARANTINED.value:
+            self._sessions.quarantine(line.subject, line.reason or "an operator said so")
 
     # ---- enrolment
 
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
         who = Introduction(
-            uid=request.instance_uid[:200],
-            software=request.version[:80],
-            host=MessageToDict(request.host, preserving_proto_field_name=True),
+            uid=_clean(request.instance_uid, MAX_UID),
+            software=_clean(request.version, 80),
+            host={k: _clean(v, 200) for k, v in MessageToDict(request.host, preserving_proto_field_name=True).items()},
         )
         try:
             enrolled = await self._agents.register(request.bootstrap_token, who)
@@ -79,12 +92,12 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
 
     async def Deregister(self, request: pb.DeregisterRequest, context: Context) -> pb.DeregisterResponse:
         who = await self._identify(context)
-        await self._agents.deregistered(who.agent_id, request.reason[:MAX_TEXT])
+        await self._agents.deregistered(who.agent_id, _clean(request.reason))
         return pb.DeregisterResponse(acknowledged=True)
 
     # ---- the session
 
-    # grpc.aio takes a coroutine that writes to the context as well as a generator; the generated types know only the latter
+    # grpc.aio takes a coroutine that writes to the context as well as a generator; the generated types know the latter
     async def Channel(  # type: ignore[override]
         self, request_iterator: AsyncIterator[pb.AgentMessage], context: Context
     ) -> None:
@@ -94,28 +107,24 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
             await _abort(context, NotSignedIn("this gateway is not enrolled here any more"))
         session = Session(who.agent_id, agent["instance_id"], who.generation, who.expires_at)
         await context.send_initial_metadata(())
-        self._sessions.add(session)
+        try:
+            self._sessions.add(session)
+        except McpgError as exc:
+            await _abort(context, exc)
         reader = asyncio.create_task(self._read(request_iterator, session))
         try:
             try:
-                instance = await self._agents.opened(who.agent_id)
+                await self._agents.opened(who.agent_id)
             except McpgError as exc:
                 await _abort(context, exc)
-            await self._greet(session, instance)
+            # The assigned config on every open: a gateway does not apply what it kept from last time.
+            await self._sessions.push(session.instance_id)
+            self._rotate_if_due(session)
             await self._write(session, context)
         finally:
             reader.cancel()
             if self._sessions.remove(session):
-                self._agents.closed(who.agent_id)
-
-    async def _greet(self, session: Session, instance: dict[str, Any]) -> None:
-        """The assigned config on every open: a gateway does not apply what it kept from last time."""
-        if instance["config_version"] is not None:
-            config = await reads.find_config(self._db, instance["id"], instance["config_version"])
-            if config is not None:
-                session.pushed_hash = config["rendered_sha256"]
-                session.outbox.put_nowait(config_update(config["rendered_sha256"], config["rendered"]))
-        self._rotate_if_due(session)
+                self._agents.closed(session.instance_id)
 
     async def _write(self, session: Session, context: Context) -> None:
         while True:
@@ -128,7 +137,11 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
                 await context.abort(message.code, message.words)
 
     async def _read(self, messages: AsyncIterator[pb.AgentMessage], session: Session) -> None:
-        """Everything the gateway says. A message that cannot be dealt with is logged and does not end the session."""
+        """
+        Everything the gateway says. A message that cannot be dealt with is logged and does not end the session; bytes
+        that are no message do, with an error: an OK would bring the gateway back without a pause.
+        """
+        end = Close()
         try:
             async for message in messages:
                 try:
@@ -137,11 +150,14 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
                     log.warning(
                         "agent %s: %s not dealt with: %s", session.agent_id, message.WhichOneof("kind"), exc.what
                     )
+                except Exception:
+                    log.exception("agent %s: %s not dealt with", session.agent_id, message.WhichOneof("kind"))
         except asyncio.CancelledError:
             raise
-        except Exception as exc:  # noqa: BLE001 - the stream broke: the same as its end
-            log.debug("agent %s: stream broke: %s", session.agent_id, exc)
-        session.outbox.put_nowait(Close())
+        except Exception as exc:  # noqa: BLE001 - not a message, or the stream broke: then nobody hears it
+            log.warning("agent %s: its stream cannot be read: %s", session.agent_id, _clean(str(exc), 200))
+            end = Close(grpc.StatusCode.INVALID_ARGUMENT, "this is not a message of mcpg.cp.v1")
+        session.outbox.put_nowait(end)
 
     async def _take(self, message: pb.AgentMessage, session: Session) -> None:
         match message.WhichOneof("kind"):
@@ -152,11 +168,14 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
             case "config_ack":
                 ack = message.config_ack
                 ok = ack.applied_state == "active"
-                await self._agents.acked(session.agent_id, ack.config_hash[:64], ok=ok, words=_clean(ack.error))
+                await self._agents.acked(
+                    session.agent_id, _clean(ack.config_hash, MAX_HASH), ok=ok, words=_clean(ack.error)
+                )
             case "status_report":
                 await self._agents.heard(session.agent_id)
-                if message.status_report.config_hash != session.received_hash:
-                    session.received_hash = message.status_report.config_hash[:64]
+                received = _clean(message.status_report.config_hash, MAX_HASH)
+                if received != session.received_hash:
+                    session.received_hash = received
                     await self._agents.reported(session.agent_id, session.received_hash)
             case "log_batch":
                 session.counters.log_lines += len(message.log_batch.lines)
@@ -205,8 +224,9 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
         """
         The caller's claims, checked against its row; aborts the call otherwise.
 
-        A token of an older generation is a clone's while the newer one is connected (refused, keeps its credentials and
-        backs off), and merely old when it is not (told to enrol again).
+        A quarantined agent is refused and keeps its credentials: they are good again when it is revived. A token of an
+        older generation is a clone's while the newer one is connected (refused, keeps its credentials and backs off),
+        and merely old when it is not (told to enrol again).
         """
         metadata = dict(context.invocation_metadata() or ())
         try:
@@ -217,19 +237,18 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
                 raise NotSignedIn("this gateway is not enrolled here any more")
             if claims.generation < agent["generation"]:
                 if self._sessions.is_live(claims.agent_id):
-                    self._sessions.clones_refused += 1
-                    raise Forbidden(
-                        "another gateway with this identity is connected", cause="its credentials are newer"
-                    )
+                    raise self._sessions.clone()
                 raise NotSignedIn("these credentials were replaced by newer ones")
+            if agent["state"] == enrolment.State.QUARANTINED.value:
+                raise Forbidden("this gateway is quarantined", cause="an operator said so")
         except McpgError as exc:
             await _abort(context, exc)
         return claims
 
 
-def _clean(words: str) -> str:
-    """A gateway's words, fit to be stored and shown: no control characters, bounded."""
-    return "".join(c if c.isprintable() else " " for c in words)[:MAX_TEXT].strip()
+def _clean(words: str, most: int = MAX_TEXT) -> str:
+    """A gateway's words, fit to be stored and shown: no control characters, at most *most* characters."""
+    return "".join(c if c.isprintable() else " " for c in words[:most]).strip()
 
 
 async def start(control: AgentControl, bind: str) -> tuple[grpc.aio.Server, int]:

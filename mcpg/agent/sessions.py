@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass, field
 
 import grpc
 
 from mcpg.agent.pb import agent_pb2 as pb
+from mcpg.errors import Forbidden
 from mcpg.store import reads
 from mcpg.store.database import Database
 
@@ -32,7 +34,7 @@ class Counters:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One open channel. `pushed_hash` is the config it was last sent on this channel."""
+    """One open channel. `pushed_hash` is the config it was last sent on this channel, `pushed_by` the push that did."""
 
     agent_id: str
     instance_id: str
@@ -41,6 +43,7 @@ class Session:
     outbox: asyncio.Queue[pb.ServerMessage | Close] = field(default_factory=asyncio.Queue)
     counters: Counters = field(default_factory=Counters)
     pushed_hash: str = ""
+    pushed_by: int = 0
     received_hash: str = ""
 
 
@@ -58,16 +61,28 @@ class Sessions:
         self._db = db
         self._by_agent: dict[str, Session] = {}
         self._by_instance: dict[str, set[Session]] = {}
+        self._pushes = itertools.count(1)
         self.clones_refused = 0
 
     def add(self, session: Session) -> None:
-        """Register *session*; an older one of the same agent is turned away with an error (so that it backs off)."""
+        """
+        Register *session*; an older one of the same agent is turned away with an error (so that it backs off).
+
+        Raises Forbidden when that one has newer credentials.
+        """
         old = self._by_agent.get(session.agent_id)
+        if old is not None and old.generation > session.generation:
+            raise self.clone()
         if old is not None:
             self._forget(old)
             old.outbox.put_nowait(Close(grpc.StatusCode.ABORTED, "the same gateway connected again"))
         self._by_agent[session.agent_id] = session
         self._by_instance.setdefault(session.instance_id, set()).add(session)
+
+    def clone(self) -> Forbidden:
+        """The refusal of an agent whose identity is connected with newer credentials; counted."""
+        self.clones_refused += 1
+        return Forbidden("another gateway with this identity is connected", cause="its credentials are newer")
 
     def remove(self, session: Session) -> bool:
         """False when a newer session of the same agent had replaced it."""
@@ -98,8 +113,10 @@ class Sessions:
         return agent_id in self._by_agent
 
     async def push(self, instance_id: str) -> int:
+        """See Fleet. What a push has read may be old when it comes to send: a later push's word stands."""
         if instance_id not in self._by_instance:
             return 0
+        mine = next(self._pushes)
         instance = await reads.find_instance(self._db, instance_id)
         if instance is None or instance["config_version"] is None:
             return 0
@@ -108,6 +125,9 @@ class Sessions:
             return 0
         sent = 0
         for session in self._by_instance.get(instance_id, set()):
+            if session.pushed_by > mine:
+                continue
+            session.pushed_by = mine
             if session.pushed_hash != config["rendered_sha256"]:
                 session.pushed_hash = config["rendered_sha256"]
                 session.outbox.put_nowait(config_update(config["rendered_sha256"], config["rendered"]))
@@ -121,6 +141,15 @@ class Sessions:
             request.grace.FromSeconds(5)
             session.outbox.put_nowait(pb.ServerMessage(command=pb.Command(command_id="drain", drain=request)))
         return len(sessions)
+
+    def quarantine(self, agent_id: str, reason: str) -> None:
+        """Cut the agent's channel, if it has one; it keeps its credentials."""
+        session = self._by_agent.get(agent_id)
+        if session is not None:
+            session.outbox.put_nowait(pb.ServerMessage(quarantine=pb.Quarantine(reason=reason)))
+            session.outbox.put_nowait(
+                Close(grpc.StatusCode.PERMISSION_DENIED, f"this gateway is quarantined: {reason}")
+            )
 
     def close_all(self) -> None:
         """The control plane stops as planned: an OK end resets the gateways' backoff."""

@@ -24,8 +24,10 @@ B = TypeVar("B", bound=BaseModel)
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])")
 RESERVED = frozenset(
-    "cp app api auth www admin portal dashboard docs status cdn static assets mcp inspector healthz readyz metrics v1"
-    " _internal well-known login logout callback enroll default localhost".split()
+    """
+    cp app api auth www admin portal dashboard docs status cdn static assets mcp inspector healthz readyz metrics v1
+    _internal well-known login logout callback enroll default localhost
+    """.split()  # noqa: SIM905 - a list would take twenty lines
 )
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -116,11 +118,9 @@ def limit(request: Request, default: int, most: int) -> int:
 
 def answer(body: Body | list[Any], status: int = 200) -> HTTPResponse:
     """A wire type, or a bare array of them, as JSON."""
-    if isinstance(body, Body):
-        text = body.model_dump_json()
-    else:
-        text = "[" + ",".join(b.model_dump_json() for b in body) + "]"
-    return HTTPResponse(text, status=status, content_type="application/json")
+    bodies = [body] if isinstance(body, Body) else body
+    texts = ",".join(b.model_dump_json() for b in bodies)
+    return HTTPResponse(texts if isinstance(body, Body) else f"[{texts}]", status=status, content_type="application/json")
 
 
 def host_of(value: str) -> str:

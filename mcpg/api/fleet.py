@@ -73,10 +73,7 @@ async def instance_history(request: Request, org: str, uid: str) -> HTTPResponse
     agents = await reads.agents(db, row["id"])
     lines = await reads.histories(db, [a["id"] for a in agents])
     return answer(
-        [
-            AgentHistory(agent=a["id"], replica=a["replica"], history=present.transitions(lines[a["id"]]))
-            for a in agents
-        ]
+        [AgentHistory(agent=a["id"], replica=a["replica"], history=present.transitions(lines[a["id"]])) for a in agents]
     )
 
 

@@ -2,8 +2,8 @@
 The enrolment machine at work: what agents say and stay silent about, made into events.
 
 Called by mcpg/agent/control.py for what arrives, by the loop for processes that ended. Heartbeats are not transitions:
-an unchanged one writes nothing; `last_seen_at` is flushed for all in one batch every few seconds. Silence is counted from
-when we could have heard: a control plane that was away does not call its fleet dead.
+an unchanged one writes nothing; `last_seen_at` is flushed for all in one batch every few seconds. Silence is counted
+from when we could have heard: a control plane that was away does not call its fleet dead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited
@@ -60,6 +60,19 @@ class Introduction:
     host: dict[str, Any]
 
 
+class Timer(Protocol):
+    """What was put off, and can be called off."""
+
+    def cancel(self) -> None: ...
+
+
+Later = Callable[[float, Callable[[], None]], Timer]  # seconds, and what to call then
+
+
+def _on_the_loop(seconds: float, call: Callable[[], None]) -> Timer:
+    return asyncio.get_running_loop().call_later(seconds, call)
+
+
 @dataclass(slots=True)
 class _Presence:
     """One agent as this process last heard it."""
@@ -67,7 +80,7 @@ class _Presence:
     instance_id: str
     state: str
     heard_at: int
-    timer: asyncio.TimerHandle | None = None
+    timer: Timer | None = None
 
 
 def nonce_hash(token: str) -> str:
@@ -75,12 +88,15 @@ def nonce_hash(token: str) -> str:
 
 
 class Agents:
-    def __init__(self, engine: Engine, *, enrol_base: Callable[[], str]) -> None:
+    """`later` is the timer of the same clock as `engine.clock`."""
+
+    def __init__(self, engine: Engine, *, enrol_base: Callable[[], str], later: Later = _on_the_loop) -> None:
         self._engine = engine
         self._enrol_base = enrol_base
+        self._later = later
         self._presence: dict[str, _Presence] = {}
         self._unsaved: dict[str, int] = {}
-        self._flush: asyncio.TimerHandle | None = None
+        self._flush: Timer | None = None
 
     async def start(self) -> None:
         """Arm a clock for every agent that has one running."""
@@ -140,7 +156,9 @@ class Agents:
         if row["revoked_at"] is not None:
             raise Forbidden("this enrolment token was revoked")
         if row["expected_uid"] and row["expected_uid"] != who.uid:
-            raise Forbidden("this enrolment token is for another gateway", cause=f"it is bound to {row['expected_uid']}")
+            raise Forbidden(
+                "this enrolment token is for another gateway", cause=f"it is bound to {row['expected_uid']}"
+            )
         for _ in range(3):
             holders = await reads.agents_of_token(self._engine.db, row["id"])
             known = next((a for a in holders if self._is_same(row, a, who)), None)
@@ -160,7 +178,8 @@ class Agents:
         """Whether who registers is the agent that used this token before, by everything we can see."""
         if agent["instance_uid"] != who.uid or self._engine.fleet.is_live(agent["id"]):
             return False
-        return bool(token["one_shot"]) or agent["last_seen_at"] is not None
+        seen = agent["last_seen_at"] is not None or self.last_heard(agent["id"]) is not None
+        return bool(token["one_shot"]) or seen
 
     def _check_unused(self, token: Row, holders: list[Row], who: Introduction) -> None:
         if token["use_count"] >= token["max_uses"]:
@@ -194,8 +213,9 @@ class Agents:
     async def _enrol_itself(self, token: Row, who: Introduction, use: tuple[Also, ...]) -> Enrolment:
         instance_id = uuid7()
         taken = await reads.find_instance_by_uid(self._engine.db, who.uid)
+        uid = f"{who.uid[:193]}~{instance_id[-6:]}" if taken or not who.uid else who.uid
         columns = {
-            "id": instance_id, "instance_uid": f"{who.uid}~{instance_id[-6:]}" if taken or not who.uid else who.uid,
+            "id": instance_id, "instance_uid": uid,
             "org": token["org"], "workspace": token["workspace"], "environment": token["environment"],
             "discovered_via": "self_registration", "spec": "{}", "created_at": self._engine.clock(),
         }  # fmt: skip
@@ -218,8 +238,8 @@ class Agents:
 
     # ---- what a session tells
 
-    async def opened(self, agent_id: str) -> Row:
-        """A channel with good credentials is open. Raises Forbidden for a quarantined agent. Returns its instance."""
+    async def opened(self, agent_id: str) -> None:
+        """A channel with good credentials is open. Raises Forbidden for a quarantined agent."""
         agent = await reads.find_agent(self._engine.db, agent_id)
         instance = await reads.find_instance(self._engine.db, agent["instance_id"]) if agent else None
         if agent is None or instance is None or instance["deleted_at"] is not None:
@@ -229,7 +249,6 @@ class Agents:
         self._hear(agent_id, agent["instance_id"], agent["state"])
         await self._fire(agent_id, Event.CHANNEL_OPENED, f"agent:{agent['instance_uid']}")
         self._engine.evidence(agent["instance_id"])
-        return instance
 
     async def heard(self, agent_id: str) -> None:
         """A heartbeat, or anything that proves life. No write while nothing changes."""
@@ -256,11 +275,9 @@ class Agents:
         """What a StatusReport echoes as received: shown, never believed."""
         await self._engine.db.writer.execute(writes.reported(agent_id, received_hash))
 
-    def closed(self, agent_id: str) -> None:
-        """Its channel is gone: the clock runs from the last thing heard."""
-        presence = self._presence.get(agent_id)
-        if presence is not None:
-            self._engine.evidence(presence.instance_id)
+    def closed(self, instance_id: str) -> None:
+        """A channel of its is gone, also of an agent already departed; the clock runs from the last thing heard."""
+        self._engine.evidence(instance_id)
 
     async def deregistered(self, agent_id: str, reason: str) -> None:
         await self._fire(agent_id, Event.DEREGISTERED, "agent", reason=reason or "it said goodbye")
@@ -282,8 +299,7 @@ class Agents:
             presence = self._presence[agent_id] = _Presence(instance_id, state, now)
         presence.heard_at = self._unsaved[agent_id] = now
         if self._flush is None:
-            loop = asyncio.get_running_loop()
-            self._flush = loop.call_later(FLUSH_S, lambda: self._engine.aside(self._save()))
+            self._flush = self._later(FLUSH_S, lambda: self._engine.aside(self._save()))
         return presence
 
     async def _save(self) -> None:
@@ -306,8 +322,7 @@ class Agents:
         presence = self._presence[agent_id]
         if presence.timer is not None:
             presence.timer.cancel()
-        loop = asyncio.get_running_loop()
-        presence.timer = loop.call_later(seconds, lambda: self._engine.aside(self._silence(agent_id)))
+        presence.timer = self._later(seconds, lambda: self._engine.aside(self._silence(agent_id)))
 
     async def _silence(self, agent_id: str) -> None:
         """A clock ran out: either it was heard meanwhile, and the clock is set anew, or the machine moves."""
@@ -348,6 +363,8 @@ class Agents:
         if line.event == Event.REGISTER.value:
             presence = self._presence[line.subject] = _Presence(line.data["instance_id"], line.dest, line.at)
         if presence is None:
+            if line.dest in _CLOCKS:  # a departed or quarantined agent is not kept in mind; now its clock runs again
+                self._engine.aside(self._remember(line.subject))
             return
         presence.state = line.dest
         if line.dest in _CLOCKS:
@@ -357,3 +374,9 @@ class Agents:
                 presence.timer.cancel()
             del self._presence[line.subject]
         self._engine.evidence(presence.instance_id)
+
+    async def _remember(self, agent_id: str) -> None:
+        row = await reads.find_agent(self._engine.db, agent_id)
+        if row is not None and row["state"] in _CLOCKS and agent_id not in self._presence:
+            self._presence[agent_id] = _Presence(row["instance_id"], row["state"], self._engine.clock())
+            self._arm(agent_id, _CLOCKS[row["state"]])

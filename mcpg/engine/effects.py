@@ -27,7 +27,9 @@ P, T = provision.Event, teardown.Event
 async def reserve(engine: Engine, op: Operation) -> Outcome:
     """Choose a cluster and take room in it, in the transaction of the move; an update keeps its cluster."""
     wish = allocator.Wish(op.spec["replicas"], op.spec["region"], op.spec["isolation_tier"])
-    rooms = [allocator.Room(*(c[f] for f in allocator.Room.__dataclass_fields__)) for c in await reads.clusters(engine.db)]
+    rooms = [
+        allocator.Room(*(c[f] for f in allocator.Room.__dataclass_fields__)) for c in await reads.clusters(engine.db)
+    ]
     held = await reads.find_reservation(engine.db, op.instance_id)
     more = op.spec["replicas"] - (held["places"] if held else 0)
     if held is not None:
@@ -46,9 +48,7 @@ async def reserve(engine: Engine, op: Operation) -> Outcome:
         sets={"cluster_id": chosen.id},
         also=(
             *(writes.reserve(chosen.id, op.instance_id, op.id, more) if more > 0 else ()),
-            writes.assign(
-                op.instance_id, chosen.id, op.spec, op.spec["config_version"], op.spec["config_hash"]
-            ),
+            writes.assign(op.instance_id, chosen.id, op.spec, op.spec["config_version"], op.spec["config_hash"]),
             writes.forget_refusals(op.instance_id),
         ),
     )
@@ -200,9 +200,7 @@ async def drain(engine: Engine, op: Operation) -> Outcome:
 async def remove(engine: Engine, op: Operation) -> Outcome:
     """Stop the replicas; a gateway that is already gone is a success."""
     if engine.provisioner is None:
-        raise PermanentError(
-            "this control plane runs without a provisioner", cause="it runs with --provisioner none"
-        )
+        raise PermanentError("this control plane runs without a provisioner", cause="it runs with --provisioner none")
     removed = await engine.provisioner.remove(op.instance_id)
     return Outcome(T.REMOVED, reason=removed.detail, data={"pids": list(removed.pids)})
 

@@ -232,9 +232,7 @@ class Engine:
                         words = exc.what
                         delay = min(RETRY_CAP_S, exc.delay * 2 ** (op.attempt - 1)) * random.uniform(0.75, 1.25)  # noqa: S311
                         log.info("%s: %s: %s; attempt %d in %.1f s", op.id, rest.effect, words, op.attempt + 1, delay)
-                        await self.db.writer.execute(
-                            writes.put_off(op.id, op.version, self.clock() + int(delay * 1e6))
-                        )
+                        await self.db.writer.execute(writes.put_off(op.id, op.version, self.clock() + int(delay * 1e6)))
                         await asyncio.sleep(delay)
         except TimeoutError:
             words = f": {words}" if words else ""
@@ -243,7 +241,7 @@ class Engine:
             )
         except Unavailable:
             raise
-        except Exception as exc:  # noqa: BLE001 - whatever an effect raises is an event with its words
+        except Exception as exc:
             if not hasattr(exc, "code"):
                 log.exception("%s: %s failed", op.id, rest.effect)
             reason, data = failure(op, exc)

@@ -160,9 +160,7 @@ async def _create(
     }  # fmt: skip
     also: list[Step] = [
         writes.insert_instance(taken_hint="choose another --name", columns=instance),
-        writes.insert_config(
-            instance_id, 1, raw, config.raw_sha256, config.text, config.sha256, operation_id, at
-        ),
+        writes.insert_config(instance_id, 1, raw, config.raw_sha256, config.text, config.sha256, operation_id, at),
     ]
     op = _operation(operation_id, "provision", "create", scope, wish.name, instance_id, spec, None, actor, digest)
     return await _accept(engine, op, provision.Event.ACCEPT, also, key)
@@ -226,9 +224,7 @@ async def delete(engine: Engine, scope: Scope, instance_uid: str, *, actor: str,
     if running is not None:
         return running
     operation_id = short_id("op-")
-    op = _operation(
-        operation_id, "teardown", "delete", scope, row["name"], row["id"], row["spec"], None, actor, digest
-    )
+    op = _operation(operation_id, "teardown", "delete", scope, row["name"], row["id"], row["spec"], None, actor, digest)
     also: list[Step] = [writes.occupy_instance(row["id"], operation_id, row["name"])]
     return await _accept(engine, op, teardown.Event.ACCEPT, also, key)
 

@@ -125,9 +125,7 @@ class Table:
 
     @cached_property
     def _allowed(self) -> dict[str, frozenset[str]]:
-        return {
-            s.value: frozenset(m.event.value for m in self.moves if m.source is s) for s in self.states
-        }
+        return {s.value: frozenset(m.event.value for m in self.moves if m.source is s) for s in self.states}
 
     def step(self, state: str, event: Enum, facts: Facts = NO_FACTS) -> Enum:
         """

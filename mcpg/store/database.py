@@ -147,7 +147,9 @@ class Database:
                 await migrate(config=config)
                 await Tortoise.close_connections()
             await Tortoise.init(config=config, _enable_global_fallback=True)
-            db = cls(path, JournalWriter(path, clock=clock, timeout=timeout), fresh=not applied, schema_version=len(known))
+            db = cls(
+                path, JournalWriter(path, clock=clock, timeout=timeout), fresh=not applied, schema_version=len(known)
+            )
             db.writer.start()
             await db.writer.execute(
                 *(

@@ -135,7 +135,7 @@ def _update(row: str, columns: tuple[str, ...]) -> str:
 @lru_cache(maxsize=64)
 def _insert(row: str, columns: tuple[str, ...]) -> str:
     names = ",".join(("id", "state", "version", "head_hash", "deadline_at", "created_at", "updated_at", *columns))
-    return f"INSERT INTO {row}({names}) VALUES({','.join('?' * (7 + len(columns)))})"  # noqa: S608
+    return f"INSERT INTO {row}({names}) VALUES({','.join('?' * (7 + len(columns)))})"
 
 
 @lru_cache(maxsize=8)
@@ -180,7 +180,9 @@ class Appender:
 
     def _birth(self, b: Birth) -> Line:
         at, state = self._now(), b.table.initial.value
-        line = self._append(b.table, b.subject, 1, b.table.birth.value, "", state, b.actor, b.reason, {}, b.data, "", at)
+        line = self._append(
+            b.table, b.subject, 1, b.table.birth.value, "", state, b.actor, b.reason, {}, b.data, "", at
+        )
         values = (b.subject, state, 1, line.hash, self._deadline(b.table, state, at), at, at, *b.columns.values())
         try:
             self._db.execute(_insert(ROWS[b.table.name], tuple(b.columns)), values)

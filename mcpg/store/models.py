@@ -200,7 +200,7 @@ class ConfigVersion(Model):
 
 
 class BootstrapToken(Model):
-    """An enrolment token, of which only the hash of its nonce is kept. `instance_id` and `replica` bind it to a managed gateway."""
+    """An enrolment token: only its nonce's hash is kept. `instance_id` and `replica` bind it to a managed gateway."""
 
     id = fields.CharField(primary_key=True, max_length=64)
     nonce_hash = fields.CharField(max_length=64, unique=True)

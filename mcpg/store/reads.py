@@ -94,9 +94,7 @@ async def find_operation_by_key(db: Database, org_slug: str, key: str) -> Row | 
 
 async def operations(db: Database, org_slug: str, limit: int) -> list[Row]:
     """Newest first."""
-    return await _all(
-        db, "SELECT * FROM operation WHERE org=? ORDER BY created_at DESC, id LIMIT ?", org_slug, limit
-    )
+    return await _all(db, "SELECT * FROM operation WHERE org=? ORDER BY created_at DESC, id LIMIT ?", org_slug, limit)
 
 
 async def recent_operations(db: Database, limit: int) -> list[Row]:

@@ -55,7 +55,7 @@ class SafeTransactionContext(SqliteTransactionContext):
             await self.ensure_connection()
             if await _to_its_end(self.connection.begin()):
                 await _to_its_end(self.connection.rollback())
-                raise asyncio.CancelledError
+                raise asyncio.CancelledError  # noqa: TRY301 - the handler below gives the lock back
         except BaseException:
             self._trxlock.release()
             raise

@@ -117,7 +117,7 @@ class JournalWriter:
                 fates.append((future, _apply(db, appender, unit)))
             db.execute("COMMIT")
             self.commits += 1
-        except Exception as exc:  # noqa: BLE001 - whatever it is, nothing of this batch is durable: all must hear it
+        except Exception as exc:
             log.exception("journal: a batch of %d could not be written", len(batch))
             if db.in_transaction:
                 db.execute("ROLLBACK")

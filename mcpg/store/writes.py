@@ -14,7 +14,7 @@ def insert_instance(*, taken_hint: str, columns: dict[str, Any]) -> Also:
     """A new instance; refused with NameTaken when its name or uid is held by another."""
     names = ",".join(columns)
     return Also(
-        f"INSERT INTO instance({names}) VALUES({','.join('?' * len(columns))})",  # noqa: S608 - our own column names
+        f"INSERT INTO instance({names}) VALUES({','.join('?' * len(columns))})",
         tuple(columns.values()),
         refuse=lambda: NameTaken(
             f"the name {columns.get('name') or columns['instance_uid']} is taken",
@@ -73,7 +73,14 @@ def delete_instance(instance_id: str, at: int) -> Also:
 
 
 def insert_config(
-    instance_id: str, version: int, raw: str, raw_hash: str, rendered: str, rendered_hash: str, operation_id: str, at: int
+    instance_id: str,
+    version: int,
+    raw: str,
+    raw_hash: str,
+    rendered: str,
+    rendered_hash: str,
+    operation_id: str,
+    at: int,
 ) -> Also:
     return Also(
         "INSERT INTO config_version(id,instance_id,version,raw_text,raw_sha256,rendered,rendered_sha256,operation_id,"
@@ -138,7 +145,7 @@ def resize_cluster(cluster_id: str, gateways_max: int) -> Also:
 def insert_token(columns: dict[str, Any]) -> Also:
     names = ",".join(columns)
     return Also(
-        f"INSERT INTO bootstrap_token({names}) VALUES({','.join('?' * len(columns))})",  # noqa: S608 - our own names
+        f"INSERT INTO bootstrap_token({names}) VALUES({','.join('?' * len(columns))})",
         tuple(columns.values()),
     )
 
@@ -155,9 +162,7 @@ def use_token(token_id: str, at: int) -> Also:
 
 
 def revoke_tokens_of(instance_id: str, at: int) -> Also:
-    return Also(
-        "UPDATE bootstrap_token SET revoked_at=? WHERE instance_id=? AND revoked_at IS NULL", (at, instance_id)
-    )
+    return Also("UPDATE bootstrap_token SET revoked_at=? WHERE instance_id=? AND revoked_at IS NULL", (at, instance_id))
 
 
 def renew_agent(agent_id: str, generation: int, token_id: str, uid: str, software: str, host: dict[str, Any]) -> Also:
@@ -171,9 +176,7 @@ def renew_agent(agent_id: str, generation: int, token_id: str, uid: str, softwar
 
 
 def acked(agent_id: str, config_hash: str) -> Also:
-    return Also(
-        "UPDATE agent SET active_hash=?,rejected_hash='',config_error='' WHERE id=?", (config_hash, agent_id)
-    )
+    return Also("UPDATE agent SET active_hash=?,rejected_hash='',config_error='' WHERE id=?", (config_hash, agent_id))
 
 
 def rejected(agent_id: str, config_hash: str, words: str) -> Also:
@@ -206,6 +209,4 @@ def put_off(operation_id: str, version: int, at: int) -> Also:
 
 def put_key(name: str, value: str, at: int) -> Also:
     """Key material, kept for ever once written: the first writer wins."""
-    return Also(
-        "INSERT INTO keyring(name,value,created_at) VALUES(?,?,?) ON CONFLICT DO NOTHING", (name, value, at)
-    )
+    return Also("INSERT INTO keyring(name,value,created_at) VALUES(?,?,?) ON CONFLICT DO NOTHING", (name, value, at))

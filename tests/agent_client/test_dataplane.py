@@ -189,13 +189,18 @@ async def test_a_body_that_is_no_json(peer: Peer, body: bytes) -> None:
 
 async def test_deep_arguments_are_answered_and_the_gateway_lives(peer: Peer) -> None:
     await peer.initialize()
-    deep = b"[" * 900 + b"]" * 900
-    body = (
-        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"demo.echo","arguments":{"x":' + deep + b"}}}"
+    headers = {**peer.headers, "content-type": "application/json"}
+    before, after = (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"demo.echo","arguments":{"x":',
+        b"}}}",
     )
-    answer = await peer.http.post(peer.url, content=body, headers={**peer.headers, "content-type": "application/json"})
-    assert answer.status_code in {200, 400}
-    assert (await peer.post({"jsonrpc": "2.0", "id": 2, "method": "ping"})).status_code == 200
+    codes = set()
+    # Somewhere on the way up it can still be read and no longer be written, a few levels deeper, in the answer.
+    for depth in range(880, 1000):
+        body = before + b"[" * depth + b"]" * depth + after
+        answer = await peer.http.post(peer.url, content=body, headers=headers)
+        codes.add((answer.status_code, answer.json().get("error", {}).get("code")))
+    assert codes == {(200, None), (200, dataplane.INTERNAL_ERROR), (400, dataplane.PARSE_ERROR)}
 
 
 async def test_a_lone_surrogate_is_echoed_as_it_came(peer: Peer) -> None:

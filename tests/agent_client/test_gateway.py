@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -79,9 +80,13 @@ async def test_unauthenticated_drops_the_credentials_and_enrols_again(
 ) -> None:
     token = stored(tmp_path / "state")
     cp.refuse_channel = [grpc.StatusCode.UNAUTHENTICATED]
+    cp.refuse_register = [grpc.StatusCode.UNAVAILABLE] * 1000
     gateway = await start()
     assert (await cp.session()).token == token
     assert await gateway.event("credentials_rejected") == {"kept": False}
+    await gateway.event("register_failed")
+    assert credentials.read(tmp_path / "state") is None
+    cp.refuse_register.clear()
     assert (await cp.registration()).bootstrap_token == "ENROL-abc"
     again = (await cp.session()).token
     assert again != token
@@ -89,6 +94,18 @@ async def test_unauthenticated_drops_the_credentials_and_enrols_again(
     creds = credentials.read(tmp_path / "state")
     assert creds is not None
     assert creds.instance_jwt == again
+
+
+async def test_the_server_s_status_is_heard_while_we_are_talking(start: Start, cp: FakeControlPlane) -> None:
+    """grpc.aio turns it into INTERNAL when a write fails as the call ends, about once in five with these heartbeats."""
+    gateway = await start(timing=replace(QUICK, heartbeat_s=0.0005, status_s=0.0005))
+    heard = set()
+    for _ in range(40):
+        session = await cp.session()
+        await session.hear("heartbeat")
+        session.end(grpc.StatusCode.UNAUTHENTICATED)
+        heard.add((await gateway.event("session_ended"))["code"])
+    assert heard == {"UNAUTHENTICATED"}
 
 
 async def test_unauthenticated_without_url_keeps_the_credentials(
@@ -229,7 +246,7 @@ async def test_a_second_gateway_on_one_state_directory_is_refused_by_pid(
     await start()
     settings = Agent(state_dir=tmp_path / "state", enrollment_url=ENROLMENT_URL, cp_grpc=cp.url)
     with pytest.raises(errors.StateDirBusy) as caught:
-        await run(settings, stop=asyncio.Event(), on_event=lambda _name, _fields: None)
+        await soon(run(settings, stop=asyncio.Event(), on_event=lambda _name, _fields: None))
     assert "process " in caught.value.cause
     assert caught.value.details["pid"].isdigit()
 
@@ -267,5 +284,5 @@ async def test_a_control_plane_that_sends_no_headers_is_given_up(tmp_path: Path,
 async def test_an_unusable_grpc_url_is_a_usage_error_without_the_url(tmp_path: Path, url: str) -> None:
     settings = Agent(state_dir=tmp_path, enrollment_url=ENROLMENT_URL, cp_grpc=url or "x")
     with pytest.raises(errors.Usage) as caught:
-        await run(settings, stop=asyncio.Event(), on_event=lambda _name, _fields: None)
+        await soon(run(settings, stop=asyncio.Event(), on_event=lambda _name, _fields: None))
     assert "s3cret" not in f"{caught.value.what} {caught.value.cause} {caught.value.hint}"

@@ -15,7 +15,7 @@ from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.settings import Agent
 
 from .conftest import ANYWHERE, ENROLMENT_URL, Start
-from .fake_cp import FakeControlPlane, echo_config, stored
+from .fake_cp import FakeControlPlane, echo_config, soon, stored
 
 
 async def tool_names(url: str) -> list[str]:
@@ -139,5 +139,5 @@ async def test_a_local_config_that_cannot_be_served_ends_the_start(
         path.write_text(config)
     settings = Agent(state_dir=tmp_path / "state", enrollment_url=ENROLMENT_URL, config=str(path))
     with pytest.raises(error) as caught:
-        await run(settings, stop=asyncio.Event(), on_event=lambda _name, _fields: None)
+        await soon(run(settings, stop=asyncio.Event(), on_event=lambda _name, _fields: None))
     assert str(path) in caught.value.what

@@ -14,7 +14,9 @@ from tests.conftest import Plane, StartPlane, parse_events
 BASE = "/v1/orgs/default/workspaces/default/environments"
 
 
-async def refused(plane: Plane, status: int, code: str, path: str = "", method: str = "POST", **kwargs: Any) -> dict[str, Any]:
+async def refused(
+    plane: Plane, status: int, code: str, path: str = "", method: str = "POST", **kwargs: Any
+) -> dict[str, Any]:
     """The problem body of a refusal; nothing may have been written by it."""
     before = plane.db.writer.lines
     answer = await plane.client.request(method, path or plane.gateways, **kwargs)
@@ -63,7 +65,9 @@ async def test_an_update_without_a_config_keeps_the_one_it_has(plane: Plane) -> 
 
 @pytest.mark.parametrize("segment", ["nope", "no-pe"])
 @pytest.mark.parametrize("position", [0, 1, 2])
-async def test_an_unknown_scope_is_not_found_and_what_exists_is_named(plane: Plane, segment: str, position: int) -> None:
+async def test_an_unknown_scope_is_not_found_and_what_exists_is_named(
+    plane: Plane, segment: str, position: int
+) -> None:
     names = ["default"] * 3
     names[position] = segment
     path = "/v1/orgs/{}/workspaces/{}/environments/{}/gateways".format(*names)
@@ -72,7 +76,9 @@ async def test_an_unknown_scope_is_not_found_and_what_exists_is_named(plane: Pla
     assert "default" in problem["detail"]
 
 
-@pytest.mark.parametrize("bad", ["..%2fadmin", "%2e%2e", "A", "a", "-ab", "ab-", "a_b", "x" * 41, "a%00b", "a%20b", "a.b"])
+@pytest.mark.parametrize(
+    "bad", ["..%2fadmin", "%2e%2e", "A", "a", "-ab", "ab-", "a_b", "x" * 41, "a%00b", "a%20b", "a.b"]
+)
 async def test_a_segment_that_is_no_slug_is_refused(plane: Plane, bad: str) -> None:
     await refused(plane, 400, "bad_slug", f"/v1/orgs/{bad}/workspaces/default/environments/default/gateways", json={})
 
@@ -221,9 +227,7 @@ async def test_a_key_also_makes_a_delete_one_operation(plane: Plane) -> None:
 
 async def test_eight_equal_creates_at_once_are_one_operation(plane: Plane) -> None:
     """Publishing again is how a client recovers a ladder it lost: it finds the one that runs, or updates."""
-    ladders = await asyncio.gather(
-        *(plane.publish("edge-1", headers={"Idempotency-Key": "k"}) for _ in range(8))
-    )
+    ladders = await asyncio.gather(*(plane.publish("edge-1", headers={"Idempotency-Key": "k"}) for _ in range(8)))
     assert len({e[-1]["operation_id"] for e in ladders}) == 1
     assert len(await plane.instances()) == 1
 
@@ -306,7 +310,9 @@ async def test_a_full_history_as_a_reviewer_reads_it(plane: Plane, snapshot: Sna
     operations = (await plane.client.get("/v1/orgs/default/operations?history=true")).json()
     told = [
         f"{o['kind']} {o['name']}: "
-        + " | ".join(f"{t['seq']} {t['source']}→{t['dest']} {t['event']} by {t['actor']}: {t['message']}" for t in o["history"])
+        + " | ".join(
+            f"{t['seq']} {t['source']}→{t['dest']} {t['event']} by {t['actor']}: {t['message']}" for t in o["history"]
+        )
         for o in reversed(operations)
     ]
     assert told == snapshot

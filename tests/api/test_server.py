@@ -70,7 +70,9 @@ async def test_a_host_that_is_not_ours_is_turned_away(plane: Plane, host: str) -
 
 
 async def test_a_foreign_page_cannot_create(plane: Plane) -> None:
-    answer = await plane.client.post(plane.gateways, json={"name": "edge-1"}, headers={"Origin": "https://evil.example"})
+    answer = await plane.client.post(
+        plane.gateways, json={"name": "edge-1"}, headers={"Origin": "https://evil.example"}
+    )
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert await plane.instances() == []
 
@@ -118,7 +120,9 @@ async def test_the_card_says_what_runs_and_goes_with_it(start_plane: StartPlane,
     assert not (state / "server.json").exists()
 
 
-async def test_a_port_that_is_taken_is_named_with_its_flag(plane: Plane, start_plane: StartPlane, tmp_path: Path) -> None:
+async def test_a_port_that_is_taken_is_named_with_its_flag(
+    plane: Plane, start_plane: StartPlane, tmp_path: Path
+) -> None:
     for flag, bind in (("bind_http", plane.url.removeprefix("http://")), ("bind_grpc", plane.grpc)):
         with pytest.raises(McpgError) as refused:
             async with start_plane(tmp_path / flag, **{flag: bind}):
@@ -167,7 +171,7 @@ async def test_the_page_is_true_and_safe(plane: Plane) -> None:
     assert answer.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "<script" not in answer.text
-    assert re.search(r"edge-1.*no cluster can take edge-2", answer.text, re.S)
+    assert re.search(r"edge-1.*no cluster can take edge-2", answer.text, re.DOTALL)
     assert "1 of 20" in answer.text
     assert not re.search(r'(src|href)="(https?:)?//', answer.text), "nothing is fetched from elsewhere"
 

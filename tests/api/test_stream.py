@@ -124,13 +124,15 @@ async def test_a_stream_that_waits_is_kept_alive(start_plane: StartPlane, monkey
     monkeypatch.setattr(stream, "KEEP_ALIVE_S", 0.01)
     scripted = Scripted()
     scripted.hold = asyncio.Event()
-    async with start_plane(given=scripted) as plane:
-        async with plane.client.stream("POST", plane.gateways, json={"name": "edge-1"}) as answer:
-            async for line in answer.aiter_lines():
-                if line.startswith(": keep-alive"):
-                    scripted.hold.set()
-                if line.startswith("event: ready"):
-                    break
+    async with (
+        start_plane(given=scripted) as plane,
+        plane.client.stream("POST", plane.gateways, json={"name": "edge-1"}) as answer,
+    ):
+        async for line in answer.aiter_lines():
+            if line.startswith(": keep-alive"):
+                scripted.hold.set()
+            if line.startswith("event: ready"):
+                break
 
 
 def test_the_keep_alive_is_every_fifteen_seconds() -> None:

@@ -225,6 +225,13 @@ def test_a_refusal_keeps_its_words_and_its_exit_code(
     assert (said["details"], said["cause"].startswith(error.cause)) == (error.details, True)
 
 
+def test_a_success_that_is_no_stream_did_not_come_from_a_control_plane(acme: Ctl, fake: Fake) -> None:
+    """And it is not tried again: something answered, it only was not ours."""
+    fake.says("POST", GATEWAYS, data({"ok": True}))
+    ran = acme(*CREATE)
+    assert (ran.code, ran.out, "is not a control plane" in ran.err, len(fake.asked)) == (6, "", True, 1)
+
+
 def test_who_is_not_signed_in_learns_what_was_tried(
     acme: Ctl, fake: Fake, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +249,7 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 BAD = [
     ["--name", "Edge_1"],
     ["--name", "-edge"],
+    ["--name", "edge-"],
     ["--name", "e"],
     ["--name", "e" * 41],
     ["--org", "../admin"],

@@ -49,6 +49,7 @@ def test_nobody_there_for_a_create(ctl: Ctl, closed_port: int) -> None:
     where = ("--org", "acme", "--workspace", "prod", "--env", "us", "--name", "edge-1")
     ran = ctl("provision", "create", *where, "--cp-url", f"http://127.0.0.1:{closed_port}", "-o", "json")
     assert (ran.code, ran.out, ran.error["code"]) == (6, "", "unreachable")
+    assert ran.error["message"] == f"no control plane answers at http://127.0.0.1:{closed_port}"
 
 
 def test_a_host_that_does_not_exist(ctl: Ctl) -> None:
@@ -149,6 +150,20 @@ def test_a_reader_that_goes_away_is_no_error(fake: Fake) -> None:
     said = process.stderr.read()
     process.stderr.close()
     assert (process.wait(), said) == (141, b"")
+
+
+def test_a_full_disk_is_an_error_and_not_a_bug(fake: Fake) -> None:
+    fake.says("GET", OPERATIONS, data([operation()]))
+    command = [sys.executable, "-c", START, *HISTORY, "--cp-url", fake.url]
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env={"HOME": "/nonexistent"}, check=False)
+    assert (ran.returncode, ran.stderr) == (1, b"error: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_error(closed: str) -> None:
+    command = f'"{sys.executable}" -c "{START}" version {closed}'
+    assert subprocess.run(["sh", "-c", command], capture_output=True, check=False).returncode == 0
 
 
 def test_a_name_that_the_terminal_cannot_show_is_no_error(fake: Fake) -> None:

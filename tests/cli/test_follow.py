@@ -123,6 +123,15 @@ def test_a_resumed_stream_that_has_only_its_end_left_says_how_it_ended(case: Cas
         "message": "full",
         "seq": 3,
     }
+    assert case.seen.phases == [(1, "allocating")]
+
+
+def test_an_end_that_says_nothing_new_still_ends_it(case: Case) -> None:
+    """The stream was cut just after the pause: what is resumed has no event left, only its end."""
+    case.fake.says("POST", GATEWAYS, stream(step(1, "paused", message="tried 5 times"), then="cut"))
+    case.fake.says("GET", EVENTS, stream(end(1, "paused", ok=False)))
+    final = case.run()
+    assert (final["phase"], final["message"], case.seen.phases) == ("paused", "tried 5 times", [(1, "paused")])
 
 
 def test_waiting_grows_with_each_failure_and_starts_again_after_progress(case: Case) -> None:

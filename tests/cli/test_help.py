@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -64,6 +65,13 @@ def test_the_server_programme_has_its_own_page(ctl: Ctl, snapshot: SnapshotAsser
 def test_an_example_is_a_line_that_parses(example: str) -> None:
     prog, *argv = shlex.split(example)
     assert (prog, parse(prog, argv, COMMANDS).wrong) == (PROG, None)
+
+
+def test_the_version_command_in_every_output(ctl: Ctl) -> None:
+    python = ".".join(map(str, sys.version_info[:3]))
+    outs = [ctl("version", "-o", output).out for output in ("table", "wide", "name")]
+    assert outs == ["mcpg-ctl 0.1.0\n", f"mcpg-ctl 0.1.0 (python {python})\n", "0.1.0\n"]
+    assert ctl("version", "-o", "json").json == {"name": "mcpg-ctl", "version": "0.1.0", "python": python}
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])

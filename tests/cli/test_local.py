@@ -17,7 +17,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from mcpg import errors
-from mcpg.cli import local, ports
+from mcpg.cli import ports
 from mcpg.settings import Server
 
 from .fake import Ctl, Fake, data
@@ -145,6 +145,11 @@ def test_a_port_beside_a_waiting_connection_is_free(taken: int) -> None:
     ports.check_free("serve", "--bind-http", ports.Bind("127.0.0.1", port))
 
 
+def test_only_a_listener_holds_a_port(taken: int) -> None:
+    with socket.create_connection(("127.0.0.1", taken)) as client:
+        assert ports.holder(client.getsockname()[1]) == ""
+
+
 def test_an_address_of_another_machine_cannot_be_taken(ctl: Ctl, server: FakeServer) -> None:
     ran = ctl("serve", "--bind-http", "192.0.2.1:7843", "--insecure-no-auth")
     assert (ran.code, ran.err.splitlines()[1]) == (1, "cause: Cannot assign requested address")
@@ -161,11 +166,10 @@ def test_quickstart_shows_where_everything_is(ctl: Ctl, server: FakeServer, snap
     assert ran.out == snapshot
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1"])
-def test_the_banner_says_who_may_connect(host: str) -> None:
-    facts = {"http_url": f"http://{host}:7843", "auth_mode": "none", "state": "started", "db_path": "/x"}
-    lines = local.banner(facts, "http://h/", opened=False)
-    assert "  Auth      none: everybody who can connect is an admin" in lines
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_the_banner_says_who_may_connect(ctl: Ctl, server: FakeServer, host: str) -> None:
+    ran = ctl("quickstart", "--bind-http", f"{host}:0", "--insecure-no-auth")
+    assert "  Auth      none: everybody who can connect is an admin\n" in ran.out
 
 
 def test_quickstart_as_json(ctl: Ctl, server: FakeServer, tmp_path: Path, snapshot: SnapshotAssertion) -> None:

@@ -69,6 +69,7 @@ def by_table(flags: dict[str, Any]) -> dict[str, Any] | None:
 @example(flags={}, environ={"MCPG_JSON_LOGS": "", "MCPG_CP_JSON_LOGS": "yes"})
 @example(flags={"org": ""}, environ={"MCPG_ORG": "acme"})
 @example(flags={"output": "json"}, environ={"MCPG_OUTPUT": "nonsense"})
+@example(flags={"org": "\ud800"}, environ={})
 @example(flags={}, environ={"MCPG_STATE_DIR": "~nobody-here/x"})
 def test_the_table_resolves_as_the_settings_do(flags: dict[str, Any], environ: dict[str, str]) -> None:
     with patch.dict(os.environ, {"HOME": "/home/ada", **environ}, clear=True):

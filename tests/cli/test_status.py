@@ -182,6 +182,8 @@ def test_what_does_not_run_says_so(ctl: Ctl, record: Callable[..., dict[str, Any
         "control plane    not running (it did not stop cleanly)",
         "control plane    pid PID lives and does not answer at http://127.0.0.1:9",
     )
+    control = ctl("status", "-o", "json").json["control_plane"]
+    assert control["pid"] == (os.getpid() if control["state"] == "silent" else None)
 
 
 def test_gateways_are_counted_where_their_state_is(ctl: Ctl, database: sqlite3.Connection) -> None:

@@ -112,6 +112,15 @@ def test_a_ladder_that_rolls_back(terminal: Start, fake: Fake, snapshot: Snapsho
     assert shown.screen == snapshot
 
 
+def test_a_rollback_does_not_repeat_why_it_began(terminal: Start, fake: Fake) -> None:
+    fell = "gateway edge-1 did not stay up"
+    events = (HAPPY[0], step(2, "applying"), step(3, "rolling_back", message=fell), step(4, "failed", message="gone"))
+    fake.says("POST", GATEWAYS, stream(*events))
+    shown = terminal(*CREATE, NO_COLOR="1")
+    shown.end()
+    assert shown.screen[2:4] == [f"  ✗ applying      0.5s  {fell}", "  ↺ rolling back  0.5s"]
+
+
 def test_a_ladder_that_fails_at_once(terminal: Start, fake: Fake, snapshot: SnapshotAssertion) -> None:
     no_room = step(2, "failed", message="no cluster can take edge-1", reason="local: full", code="no_capacity")
     fake.says("POST", GATEWAYS, stream(HAPPY[0], no_room))

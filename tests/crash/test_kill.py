@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -126,7 +127,7 @@ def replicas_running(served: Served) -> list[int]:
 
 def chain_holds(history: list[dict[str, Any]]) -> bool:
     return [t["seq"] for t in history] == list(range(1, len(history) + 1)) and all(
-        b["prev_hash"] == a["hash"] and b["source"] == a["dest"] for a, b in zip(history, history[1:], strict=False)
+        b["prev_hash"] == a["hash"] and b["source"] == a["dest"] for a, b in itertools.pairwise(history)
     )
 
 

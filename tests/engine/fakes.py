@@ -36,7 +36,10 @@ class Scripted:
         if self.problems:
             raise self.problems.pop(0)
         self.running[order.instance_id] = order.replicas
-        return tuple(Placed(r, 1000 + r, 2000 + r, (f"http://127.0.0.1:{2000 + r}/mcp",), True) for r in range(1, order.replicas + 1))
+        return tuple(
+            Placed(r, 1000 + r, 2000 + r, (f"http://127.0.0.1:{2000 + r}/mcp",), True)
+            for r in range(1, order.replicas + 1)
+        )
 
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         return ()

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from mcpg.engine.allocator import Refusal, Room, Wish, place, why_not
 
 
-def room(name: str, used: int = 0, top: int = 10, region: str = "eu", tier: str = "shared", state: str = "registered") -> Room:
+def room(
+    name: str, used: int = 0, top: int = 10, region: str = "eu", tier: str = "shared", state: str = "registered"
+) -> Room:
     return Room(f"id-{name}", name, region, tier, state, top, used)
 
 
@@ -25,9 +27,7 @@ def test_equals_are_decided_by_name() -> None:
 def test_a_refusal_names_every_cluster_and_its_reason() -> None:
     rooms = [room("full", 10), room("us", region="us"), room("iso", tier="dedicated"), room("old", state="draining")]
     refused = place(rooms, Wish(1, "eu", "shared"))
-    assert str(refused) == (
-        "full: gateways 10/10 · iso: tier dedicated ≠ shared · old: draining · us: region us ≠ eu"
-    )
+    assert str(refused) == ("full: gateways 10/10 · iso: tier dedicated ≠ shared · old: draining · us: region us ≠ eu")
 
 
 def test_without_clusters_it_says_so() -> None:

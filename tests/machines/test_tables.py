@@ -49,7 +49,7 @@ def test_every_event_is_used(table: Table) -> None:
 
 @EVERY
 def test_no_move_leaves_a_final_state(table: Table) -> None:
-    assert [] == [m for m in table.moves if m.source in table.final]
+    assert [m for m in table.moves if m.source in table.final] == []
 
 
 @EVERY
@@ -72,7 +72,7 @@ def test_every_outcome_is_accepted_where_it_is_raised(table: Table) -> None:
         elif isinstance(rest, Wait) and rest.late is not None:
             raised.append((state, rest.late))
     accepted = {(m.source, m.event) for m in table.moves}
-    assert [] == [(s.value, e.value) for s, e in raised if (s, e) not in accepted]
+    assert [(s.value, e.value) for s, e in raised if (s, e) not in accepted] == []
 
 
 @EVERY

@@ -59,9 +59,9 @@ async def test_a_bare_transaction_that_is_cancelled_gives_its_lock_back(db: Data
 async def test_a_failing_transaction_leaves_nothing(db: Database) -> None:
     async def work(connection: Any) -> None:
         await Org.create(id=uuid7(), slug="half", name="h", created_at=now_us(), using_db=connection)
-        raise ValueError
+        raise LookupError
 
-    with pytest.raises(ValueError):
+    with pytest.raises(LookupError):
         await run_tx(work)
     assert not await Org.filter(slug="half").exists()
 
@@ -83,6 +83,8 @@ def test_only_the_journal_writes_a_state() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 text = " ".join(node.value.split())
-                if "INTO journal" in text or (text.startswith("UPDATE") and ("SET state" in text or ",version=" in text)):
+                if "INTO journal" in text or (
+                    text.startswith("UPDATE") and ("SET state" in text or ",version=" in text)
+                ):
                     writers.add(str(path.relative_to(MCPG)))
     assert writers == {"store/journal.py"}

@@ -11,9 +11,9 @@ import pytest
 from tortoise import Tortoise
 
 from mcpg.errors import NewerSchema, StateDirUnusable
-from mcpg.store.database import Database, applied_migrations, known_migrations, sqlite_path
 from mcpg.store import reads
 from mcpg.store.config import tortoise_config
+from mcpg.store.database import Database, applied_migrations, known_migrations, sqlite_path
 from mcpg.store.journal import line_hash
 from tests.store.conftest import born
 

@@ -129,7 +129,7 @@ async def test_listeners_hear_every_line_in_commit_order_before_the_caller_goes_
 async def test_every_line_carries_the_hash_of_the_line_before_it(db: Database) -> None:
     await born(db)
     for event in (Event.DRAIN, Event.UNDRAIN, Event.DRAIN):
-        await db.writer.fire(Fire(C, "c1", event, "tëst", reason="a\nb\"c", data={"ü": [1, 2.5, None]}))
+        await db.writer.fire(Fire(C, "c1", event, "tëst", reason='a\nb"c', data={"ü": [1, 2.5, None]}))
     lines = await reads.history(db, "c1")
     assert [line.prev_hash for line in lines] == ["", *(line.hash for line in lines[:-1])]
     assert [line_hash(line) for line in lines] == [line.hash for line in lines]

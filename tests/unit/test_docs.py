@@ -25,18 +25,20 @@ def names_in(code: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_path_a_page_names_exists(page: Path) -> None:
-    paths = re.findall(r"`((?:mcpg|tests|docs|examples|protos|benchmarks|tools|snapshots)/[\w./\[\]-]*)`", page.read_text())
-    assert [] == [p for p in paths if not (ROOT / p).exists()]
+    paths = re.findall(
+        r"`((?:mcpg|tests|docs|examples|protos|benchmarks|tools|snapshots)/[\w./\[\]-]*)`", page.read_text()
+    )
+    assert [p for p in paths if not (ROOT / p).exists()] == []
 
 
 def test_every_name_the_walk_through_points_to_is_defined_there() -> None:
     rows = re.findall(r"`(mcpg/[\w/]+\.py)` `(\w+)`", (ROOT / "ARCHITECTURE.md").read_text())
     assert len(rows) > 5
-    assert [] == [(path, name) for path, name in rows if name not in names_in(ROOT / path)]
+    assert [(path, name) for path, name in rows if name not in names_in(ROOT / path)] == []
 
 
 def test_every_make_target_a_page_names_exists() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {t for page in PAGES for t in re.findall(r"`make (\w+)", page.read_text())}
     assert named <= targets
 

@@ -1,0 +1,123 @@
+"""`mcpg-ctl provision history`: recent operations as a table, or each with every transition."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from mcpg.cli import render, resolve
+from mcpg.cli.inputs import connect
+from mcpg.cli.parse import Line
+
+Operation = dict[str, Any]
+
+_HEAD = ("OPERATION", "KIND", "NAME", "WHERE", "PHASE", "TOOK", "STARTED", "BY", "ERROR")
+_WIDE = ("OPERATION", "KIND", "NAME", "WHERE", "PHASE", "STATE", "TOOK", "STARTED AT", "BY", "CLUSTER", "REGION")
+_WIDE_TAIL = ("REPLICAS", "INSTANCE", "TRANSITIONS", "DEFINITION", "ERROR")
+_STEPS = ("#", "at", "state", "event", "actor", "in state", "")
+
+
+def history(line: Line) -> int:
+    """Prints the operations of one org, newest first. `-o json` is the server's array, unchanged."""
+    values = resolve.values(line)
+    with contextlib.closing(connect(values)) as api:
+        asked = {"limit": str(values.limit)} | ({"history": "true"} if values.verbose else {})
+        operations = api.items("v1", "orgs", values.org, "operations", **asked)
+    now = time.time()
+    width = render.terminal_width()
+
+    def table() -> Iterable[str]:
+        if not operations:
+            return [f"no operations yet in {values.org}"]
+        return verbose(operations, now, width) if values.verbose else short(operations, now, width)
+
+    render.emit(
+        values.output,
+        operations,
+        table=table,
+        wide=None if values.verbose or not operations else lambda: wide(operations, width),
+        names=[str(operation.get("id", "")) for operation in operations],
+    )
+    return 0
+
+
+def short(operations: list[Operation], now: float, width: int | None) -> list[str]:
+    """One row an operation."""
+    rows = [
+        (
+            *_of(operation, "id", "kind", "name"),
+            _where(operation),
+            _of(operation, "final_phase")[0],
+            _took(operation),
+            render.ago(operation.get("started_at"), now),
+            *_of(operation, "actor", "error"),
+        )
+        for operation in operations
+    ]
+    return render.columns([_HEAD, *rows], width=width)
+
+
+def wide(operations: list[Operation], width: int | None) -> list[str]:
+    """As `short`, with times as they are and everything else that fits one row."""
+    rows = [
+        (
+            *_of(operation, "id", "kind", "name"),
+            _where(operation),
+            *_of(operation, "final_phase", "state"),
+            _took(operation),
+            *_of(operation, "started_at", "actor", "cluster", "region", "replicas", "instance_uid", "transitions"),
+            *_of(operation, "definition", "error"),
+        )
+        for operation in operations
+    ]
+    return render.columns([_WIDE + _WIDE_TAIL, *rows], width=width)
+
+
+def verbose(operations: list[Operation], now: float, width: int | None) -> Iterable[str]:
+    """Each operation with a line for every transition, as the journal has them."""
+    for operation in operations:
+        head = [
+            *_of(operation, "id", "kind", "name"),
+            _where(operation),
+            _of(operation, "final_phase")[0],
+            _took(operation),
+            render.ago(operation.get("started_at"), now),
+            f"by {operation.get('actor', '')}",
+        ]
+        yield "  ".join(render.clean(each) for each in head if each)
+        steps = operation.get("history") or []
+        yield from render.columns([_STEPS, *map(_step, steps)], width=width, indent=2, right=frozenset((0,)))
+        if operation.get("error"):
+            yield f"  error {render.clean(operation['error'])}"
+        count = operation.get("transitions", len(steps))
+        counts = f"{count} transition{'' if count == 1 else 's'}"
+        tail = f"definition {operation.get('definition') or '?'}"
+        yield f"  {render.clean(tail)} · {counts}{'' if not operation.get('running') else ', still running'}"
+
+
+def _step(step: dict[str, Any]) -> tuple[str, ...]:
+    source, dest = step.get("source") or "", step.get("dest") or ""
+    message, reason = str(step.get("message") or ""), str(step.get("reason") or "")
+    return (
+        str(step.get("seq", "")),
+        f"+{float(step.get('offset_ms') or 0) / 1000:.3f}",
+        f"{source} → {dest}" if source else dest,
+        str(step.get("event") or ""),
+        str(step.get("actor") or "") + (f" #{step['attempt']}" if step.get("attempt") else ""),
+        render.took(step.get("in_state_ms")),
+        message if reason in message else f"{message} ({reason})" if message else reason,
+    )
+
+
+def _of(operation: Operation, *fields: str) -> list[str]:
+    return [str(value) if (value := operation.get(field)) is not None else "" for field in fields]
+
+
+def _where(operation: Operation) -> str:
+    return "/".join(_of(operation, "workspace", "environment"))
+
+
+def _took(operation: Operation) -> str:
+    return render.took(operation.get("duration_ms")) + ("…" if operation.get("running") else "")

@@ -1,0 +1,174 @@
+"""
+How data looks: `-o`, tables, ages, sizes, colour, and text from elsewhere made safe for a terminal. No I/O but stdout.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+Row = Sequence[str]
+
+_COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2"}
+# What a terminal would obey rather than show: C0, C1, DEL, and Unicode's directional overrides and isolates.
+_UNSAFE = {
+    **dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], None),
+    **dict.fromkeys((0x200E, 0x200F, 0x061C), None),
+    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),  # bytes of the command line that are not UTF-8
+    **dict.fromkeys((0x09, 0x0A, 0x0D, 0x2028, 0x2029), " "),
+}
+
+
+def clean(text: object) -> str:
+    """*text* without anything that a terminal would obey; line ends and tabs become spaces."""
+    return str(text).translate(_UNSAFE).strip()
+
+
+def has_colour(stream: TextIO) -> bool:
+    """NO_COLOR wins over FORCE_COLOR, as in Python; otherwise colour is for terminals that are not dumb."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return (os.environ.get("TERM") or "dumb") != "dumb" and stream.isatty()
+
+
+def painted(text: str, colour: str, stream: TextIO) -> str:
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if has_colour(stream) else text
+
+
+def emit(
+    output: str,
+    data: Any,
+    *,
+    table: Callable[[], Iterable[str]],
+    wide: Callable[[], Iterable[str]] | None = None,
+    names: Iterable[str] = (),
+) -> None:
+    """Prints *data* on stdout as *output* says. `table` and `wide` make the lines for people, only when asked for."""
+    if output == "json":
+        import json
+
+        lines: Iterable[str] = (json.dumps(data, indent=2),)
+    elif output == "jsonl":
+        import json
+
+        lines = (json.dumps(each) for each in (data if isinstance(data, list) else [data]))
+    elif output == "yaml":
+        import yaml
+
+        lines = (yaml.safe_dump(data, sort_keys=False).rstrip("\n"),)
+    elif output == "name":
+        lines = (clean(name) for name in names)
+    else:
+        lines = wide() if output == "wide" and wide is not None else table()
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+
+
+def columns(
+    rows: Sequence[Row], *, width: int | None = None, indent: int = 0, right: frozenset[int] = frozenset()
+) -> list[str]:
+    """
+    Rows as aligned lines, two spaces between columns, those in *right* flush right; rows may differ in length.
+
+    With a *width* (a terminal) a longer line is cut and ends in `…`, so that nothing wraps: the last column suffers.
+    """
+    rows = [[clean(cell) for cell in row] for row in rows]
+    count = max(map(len, rows), default=0)
+    sizes = [max((len(row[at]) for row in rows if at < len(row)), default=0) for at in range(count)]
+
+    def aligned(row: Row) -> str:
+        cells = (cell.rjust(sizes[at]) if at in right else cell.ljust(sizes[at]) for at, cell in enumerate(row))
+        return (" " * indent + "  ".join(cells)).rstrip()
+
+    lines = [aligned(row) for row in rows]
+    return [line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines]
+
+
+def terminal_width() -> int | None:
+    """How many columns stdout has, None when it is not a terminal: then nothing is cut."""
+    if not sys.stdout.isatty():
+        return None
+    try:
+        return int(os.environ.get("COLUMNS", "")) or None
+    except ValueError:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+
+
+def pairs(data: Mapping[str, Any], *, indent: int = 0) -> list[str]:
+    """A mapping as `key  value` lines; nested keys are joined with dots."""
+    return columns(list(_flat(data)), indent=indent)
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterable[Row]:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, bool):
+            yield f"{prefix}{key}", "yes" if value else "no"
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", ", ".join(map(str, value)) or "–"
+        else:
+            yield f"{prefix}{key}", "–" if value is None or value in ("", {}) else str(value)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """`ready 3 · failed 1`, or `none`."""
+    return " · ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
+def took(ms: float | None) -> str:
+    """A duration for people: 4ms, 0.9s, 12s, 1m19s, 2h5m; "" for None."""
+    if ms is None:
+        return ""
+    if ms < 100:
+        return f"{ms:.0f}ms"
+    seconds = ms / 1000
+    if round(seconds, 1) < 10:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}m{rest}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60}m"
+
+
+def age(at: str | None, now: float) -> str:
+    """How long ago an RFC 3339 time was, in its largest unit: now, 4s, 3m, 2h, 5d; `?` when it is no time."""
+    then = epoch(at)
+    if then is None:
+        return "?"
+    seconds = int(now - then)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return "now"
+
+
+def ago(at: str | None, now: float) -> str:
+    """`3m ago`, `now`, `?`."""
+    text = age(at, now)
+    return text if text in ("now", "?") else f"{text} ago"
+
+
+def epoch(at: str | None) -> float | None:
+    """Seconds since 1970 of an RFC 3339 time."""
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(at or "").timestamp()
+    except ValueError:
+        return None
+
+
+def size(count: int) -> str:
+    """Bytes for people: 512 B, 1.2 MiB."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    raise AssertionError(count)
