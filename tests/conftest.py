@@ -141,9 +141,7 @@ StartPlane = Callable[..., AbstractAsyncContextManager[Plane]]
 
 
 @asynccontextmanager
-async def running(
-    state_dir: Path, *, given: Provisioner | None = None, **settings: Any
-) -> AsyncIterator[Plane]:
+async def running(state_dir: Path, *, given: Provisioner | None = None, **settings: Any) -> AsyncIterator[Plane]:
     wanted = {"bind_http": "127.0.0.1:0", "bind_grpc": "127.0.0.1:0", "provisioner": "noop", **settings}
     async with (
         ControlPlane(Server(state_dir=state_dir, **wanted), provisioner=given) as control,

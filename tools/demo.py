@@ -67,7 +67,9 @@ async def call(endpoint: str) -> dict[str, Any]:
 
 
 def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return (
+        Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    )
 
 
 def main() -> int:
@@ -98,7 +100,9 @@ def story(card: dict[str, Any], state: Path, env: dict[str, str]) -> None:
     print(f"  API {card['http_url']}  gRPC {card['grpc_url']}  gateway: {card['gateway']}")
 
     say("2. create a gateway, and watch it become ready")
-    out = ctl("provision", "create", *SCOPE, "--name", "edge-1", "--config", "examples/echo.yaml", "-o", "json", env=env)
+    out = ctl(
+        "provision", "create", *SCOPE, "--name", "edge-1", "--config", "examples/echo.yaml", "-o", "json", env=env
+    )
     created = json.loads(out)
     print(out, end="")
     check(created["endpoints"], "the gateway has an endpoint")

@@ -1,8 +1,8 @@
 """
 The ladder of an operation on stderr: live on a terminal, one plain line per event everywhere else.
 
-Both are fed the same events by mcpg/cli/follow.py and show the server's time, not this machine's. A phase's line shows
-the message of its last event.
+Both are fed the same events by mcpg/cli/follow.py and show the server's time, not this machine's. A live phase's line
+shows the newest words within it, and ends with those of the event that ended it: the evidence, or why it failed.
 """
 
 from __future__ import annotations
@@ -88,9 +88,8 @@ class Live:
         with self._lock:
             if phase != self._phase:
                 self._leave(phase, offset, event)
-                self._phase, self._detail, self._since_ms = phase, "", offset
-                fell = phase == "rolling_back"  # that event's words are why the phase before it failed
-                self._detail = "" if fell else _message(event)
+                first = not self._phase  # any later event's words tell how the phase before it ended
+                self._phase, self._detail, self._since_ms = phase, _message(event) if first else "", offset
             else:
                 self._detail = _message(event) or self._detail
             self._last_ms, self._heard = offset, time.monotonic()
@@ -134,11 +133,12 @@ class Live:
         """The line of the phase that *following* ends."""
         if not self._phase:
             return
-        glyph, colour, detail = "✓", "green", self._detail
+        glyph, colour, detail = "✓", "green", _message(event) or self._detail
         if self._phase == "rolling_back":
             glyph, colour = "↺", "yellow"
+            detail = ", ".join(clean(str(step)) for step in (event.get("data") or {}).get("undone", ())) or self._detail
         elif following in FAILING:
-            glyph, colour, detail = "✗", "red", _message(event) or detail
+            glyph, colour = "✗", "red"
         self._write_line(glyph, colour, self._phase, offset - self._since_ms, detail)
 
     def _end(self, phase: str, offset: float) -> None:

@@ -80,8 +80,8 @@ READY = step(
     offset_ms=2600.0,
 )
 HAPPY = (
-    step(1, "allocating", message="us-east-shared-1 (17 of 50 gateways, 2 reserved)", offset_ms=4.0),
-    step(2, "applying", message="1 of 2 enrolled", offset_ms=87.0),
+    step(1, "allocating", message="create edge-1", offset_ms=4.0),
+    step(2, "applying", message="us-east-shared-1 (17 of 50 gateways, 2 reserved)", offset_ms=87.0),
     READY,
 )
 

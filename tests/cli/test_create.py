@@ -150,8 +150,8 @@ def test_delete_without_a_terminal_needs_yes(acme: Ctl, fake: Fake, snapshot: Sn
 
 
 FAILED = (
-    step(1, "allocating", message="us-east-shared-1"),
-    step(2, "applying", message="1 of 2 enrolled"),
+    step(1, "allocating", message="create edge-1"),
+    step(2, "applying", message="us-east-shared-1"),
     step(3, "rolling_back", reason="replica 1 refused config 51be07"),
     step(4, "rolling_back", message="removed 2 replicas, released 2 places"),
     step(

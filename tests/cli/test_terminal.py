@@ -113,12 +113,20 @@ def test_a_ladder_that_rolls_back(terminal: Start, fake: Fake, snapshot: Snapsho
 
 
 def test_a_rollback_does_not_repeat_why_it_began(terminal: Start, fake: Fake) -> None:
-    fell = "gateway edge-1 did not stay up"
-    events = (HAPPY[0], step(2, "applying"), step(3, "rolling_back", message=fell), step(4, "failed", message="gone"))
+    fell, undone = "gateway edge-1 did not stay up", ["remove: 2 processes ended", "release: 2 place(s)"]
+    events = (
+        HAPPY[0],
+        step(2, "applying"),
+        step(3, "rolling_back", message=fell),
+        step(4, "failed", message=fell, data={"undone": undone}),
+    )
     fake.says("POST", GATEWAYS, stream(*events))
     shown = terminal(*CREATE, NO_COLOR="1")
     shown.end()
-    assert shown.screen[2:4] == [f"  ✗ applying      0.5s  {fell}", "  ↺ rolling back  0.5s"]
+    assert shown.screen[2:4] == [
+        f"  ✗ applying      0.5s  {fell}",
+        "  ↺ rolling back  0.5s  remove: 2 processes ended, release: 2 place(s)",
+    ]
 
 
 def test_a_ladder_that_fails_at_once(terminal: Start, fake: Fake, snapshot: SnapshotAssertion) -> None:
