@@ -25,11 +25,11 @@ _CONSTANTS: Final[dict[str, Any]] = {"true": True, "false": False, "null": None}
 _decoder: Final = json.JSONDecoder()
 
 
-class Unsupported(Exception):  # noqa: N818 - it says what the expression is
+class Unsupported(Exception):
     """The expression is outside the subset; the text says where (1-based column) and what was expected."""
 
 
-class NoSuchMember(Exception):  # noqa: N818
+class NoSuchMember(Exception):
     """At call time: the arguments have no such member. The text names it."""
 
 

@@ -76,7 +76,7 @@ def _program(path: Path) -> Gateway:
 
 
 @functools.lru_cache(maxsize=16)
-def _version(path: str, mtime_ns: int) -> str:  # noqa: ARG001 - part of the key: a new binary has a new version
+def _version(path: str, mtime_ns: int) -> str:
     """The first line of `PATH --version`; "" when it fails or takes longer than 5 s."""
     try:
         # Its own session: what a script has started is ended with it, and cannot hold the pipe open.

@@ -20,16 +20,16 @@ class Noop:
     async def apply(self, order: Order) -> tuple[Placed, ...]:
         return tuple(Placed(number, 0, 0, (), started=False) for number in range(1, order.replicas + 1))
 
-    async def probe(self, instance_id: str) -> tuple[Answer, ...]:  # noqa: ARG002 - the protocol's argument
+    async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         return ()
 
     async def keep(self, instance_id: str, config: str) -> None:
         """Nothing boots."""
 
-    async def remove(self, instance_id: str) -> Removed:  # noqa: ARG002 - the protocol's argument
+    async def remove(self, instance_id: str) -> Removed:
         return Removed((), "nothing was running")
 
-    async def last_words(self, instance_id: str) -> str:  # noqa: ARG002 - the protocol's argument
+    async def last_words(self, instance_id: str) -> str:
         return ""
 
     async def stop(self) -> None:
