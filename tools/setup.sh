@@ -22,12 +22,16 @@ unset PYTHONDONTWRITEBYTECODE  # compiled modules are what makes the command lin
 if ! .venv/bin/uv --version >/dev/null 2>&1; then
   .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==0.13.9" 2>/dev/null || true
 fi
-if .venv/bin/uv --version >/dev/null 2>&1; then
+export UV_SYSTEM_CERTS=1  # as pip does: a company's own certificate authority is in the system's store
+with_uv() {
+  .venv/bin/uv --version >/dev/null 2>&1 || return 1
   .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --compile-bytecode -r requirements.lock
   .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --compile-bytecode -e .
-else
+}
+with_pip() {
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-fi
+}
+with_uv || { echo "uv did not do it; going on with pip, which takes longer…" >&2; with_pip; }
 .venv/bin/python -m compileall -q mcpg
 echo "$wanted" > "$stamp"
