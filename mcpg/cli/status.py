@@ -19,11 +19,13 @@ from mcpg.cli.parse import Line
 from mcpg.cli.running import Local, look
 from mcpg.errors import StateDirUnusable
 
-_STATES = {"operations": ("operation",), "gateways": ("instance", "agent")}  # the first that has a column `state`
-_BY_STATE = {
-    "operation": "SELECT state, count(*) FROM operation GROUP BY state ORDER BY state",
-    "instance": "SELECT state, count(*) FROM instance GROUP BY state ORDER BY state",
-    "agent": "SELECT state, count(*) FROM agent GROUP BY state ORDER BY state",
+_BY_STATE = {  # field: the table it needs, and the question
+    "operations": ("operation", "SELECT state, count(*) FROM operation GROUP BY state ORDER BY state"),
+    "agents": (
+        "agent",
+        "SELECT a.state, count(*) FROM agent a JOIN instance i ON i.id = a.instance_id WHERE i.deleted_at IS NULL"
+        " GROUP BY a.state ORDER BY a.state",
+    ),
 }
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
 
@@ -54,7 +56,7 @@ def statistics(path: Path) -> dict[str, Any]:
     One read transaction, so that the numbers belong together while a server writes.
     """
     counts: dict[str, Any] = {"database": {"path": str(path), "exists": path.is_file(), "size_bytes": None}}
-    counts |= {"rows": {}, "operations": {}, "gateways": {}, "journal_length": None}
+    counts |= {"rows": {}, "operations": {}, "agents": {}, "journal_length": None}
     if not counts["database"]["exists"]:
         return counts
     files = (path, path.with_name(f"{path.name}-wal"))
@@ -63,9 +65,9 @@ def statistics(path: Path) -> dict[str, Any]:
         with contextlib.closing(_opened(path)) as db:
             tables = [name for (name,) in db.execute(_TABLES)]
             counts["rows"] = {name: _count(db, name) for name in tables}
-            for field, candidates in _STATES.items():
-                table = next((each for each in candidates if "state" in _columns(db, each)), "")
-                counts[field] = dict(db.execute(_BY_STATE[table]).fetchall()) if table else {}
+            for field, (table, question) in _BY_STATE.items():
+                if table in tables:
+                    counts[field] = dict(db.execute(question).fetchall())
     except (sqlite3.Error, OSError) as exc:
         hint = "another file: --state-dir PATH"
         raise StateDirUnusable(f"{path} cannot be read as a database", cause=str(exc), hint=hint) from None
@@ -108,10 +110,6 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _columns(db: sqlite3.Connection, table: str) -> list[str]:
-    return [name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-
-
 def _control_plane(local: Local, now: float) -> dict[str, Any]:
     """The same keys whatever runs: null where there is nothing to say."""
     fields = ("pid", "http_url", "grpc_url", "external_url", "version", "replica", "started_at", "auth_mode")
@@ -133,7 +131,7 @@ def _table(data: dict[str, Any], now: float) -> Iterable[str]:
     yield f"database         {render.clean(database['path'])}  {render.size(database['size_bytes'])}"
     rows = [
         ("operations", render.counted(data["operations"])),
-        ("gateways", render.counted(data["gateways"])),
+        ("agents", render.counted(data["agents"])),
         ("journal lines", "none" if data["journal_length"] is None else str(data["journal_length"])),
         ("rows", render.counted(data["rows"])),
     ]

@@ -38,11 +38,13 @@ def database(state: Path) -> Iterator[sqlite3.Connection]:
     db.executescript(
         """
         CREATE TABLE operation (id TEXT, state TEXT);
-        CREATE TABLE instance (id TEXT, state TEXT);
+        CREATE TABLE instance (id TEXT, deleted_at INTEGER);
+        CREATE TABLE agent (instance_id TEXT, state TEXT);
         CREATE TABLE journal (seq INTEGER PRIMARY KEY AUTOINCREMENT);
         CREATE TABLE "odd ""name" (x);
         INSERT INTO operation VALUES ('a', 'ready'), ('b', 'ready'), ('c', 'failed');
-        INSERT INTO instance VALUES ('a', 'online');
+        INSERT INTO instance VALUES ('a', NULL), ('gone', 1);
+        INSERT INTO agent VALUES ('a', 'online'), ('gone', 'departed');
         INSERT INTO journal VALUES (1), (2), (3), (4);
         """
     )
@@ -186,16 +188,8 @@ def test_what_does_not_run_says_so(ctl: Ctl, record: Callable[..., dict[str, Any
     assert control["pid"] == (os.getpid() if control["state"] == "silent" else None)
 
 
-def test_gateways_are_counted_where_their_state_is(ctl: Ctl, database: sqlite3.Connection) -> None:
-    """An instance without a state of its own has the states of its agents."""
-    database.executescript(
-        """
-        ALTER TABLE instance DROP COLUMN state;
-        CREATE TABLE agent (state TEXT);
-        INSERT INTO agent VALUES ('online'), ('stale'), ('online');
-        """
-    )
-    assert ctl("status", "-o", "json").json["gateways"] == {"online": 2, "stale": 1}
+def test_agents_of_deleted_gateways_are_not_counted(ctl: Ctl, database: sqlite3.Connection) -> None:
+    assert ctl("status", "-o", "json").json["agents"] == {"online": 1}
 
 
 def test_a_file_that_is_no_database(ctl: Ctl, state: Path) -> None:
