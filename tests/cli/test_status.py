@@ -114,8 +114,8 @@ def test_json_has_the_same_keys_whatever_runs(
 
 def test_the_numbers_are_those_of_the_database(ctl: Ctl, database: sqlite3.Connection) -> None:
     found = ctl("status", "-o", "json").json
-    assert found["rows"] == {"instance": 1, "journal": 4, 'odd "name': 0, "operation": 3}
-    counts = (found["operations"], found["gateways"], found["journal_length"])
+    assert found["rows"] == {"agent": 2, "instance": 2, "journal": 4, 'odd "name': 0, "operation": 3}
+    counts = (found["operations"], found["agents"], found["journal_length"])
     assert counts == ({"failed": 1, "ready": 2}, {"online": 1}, 4)
     assert found["database"]["size_bytes"] > 0
 
