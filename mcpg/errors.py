@@ -24,8 +24,8 @@ Every error this project raises on purpose.
         Failed
             TemporaryError
             PermanentError
+                GatewayExited
             ConfigRejected
-            GatewayExited
             DeadlinePassed
             Cancelled
         StateDir
@@ -204,7 +204,7 @@ class ConfigRejected(Failed):
     code = "config_rejected"
 
 
-class GatewayExited(Failed):
+class GatewayExited(PermanentError):
     """A gateway's process ended when it should run."""
 
     code = "gateway_exited"

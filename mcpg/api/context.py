@@ -120,7 +120,9 @@ def answer(body: Body | list[Any], status: int = 200) -> HTTPResponse:
     """A wire type, or a bare array of them, as JSON."""
     bodies = [body] if isinstance(body, Body) else body
     texts = ",".join(b.model_dump_json() for b in bodies)
-    return HTTPResponse(texts if isinstance(body, Body) else f"[{texts}]", status=status, content_type="application/json")
+    return HTTPResponse(
+        texts if isinstance(body, Body) else f"[{texts}]", status=status, content_type="application/json"
+    )
 
 
 def host_of(value: str) -> str:

@@ -148,11 +148,29 @@ def _failed(final: Event, operation: dict[str, Any], values: Values, request: Re
     if final["phase"] == PAUSED:
         what = f"{name} is not {verb.get(kind, kind)} yet: the operation waits for an operator"
         return Pending(what, cause=str(why), hint=look, **details)
+    code = str(final.get("code") or operation.get("code") or "failed")
     reason = str(final.get("reason") or "")
-    cause = "" if reason == why else reason
-    error = McpgError(f"{name} was not {verb.get(kind, kind)}: {why}", cause=cause, hint=look, **details)
-    error.code = str(final.get("code") or operation.get("code") or "failed")
+    short = _IN_SHORT.get(code, str(why))
+    cause = "" if reason == short else reason or str(why)
+    error = McpgError(
+        f"{name} was not {verb.get(kind, kind)}: {short}", cause=cause, hint=_NEXT.get(code, look), **details
+    )
+    error.code = code
     return error
+
+
+_IN_SHORT = {
+    "cancelled": "somebody cancelled it",
+    "config_rejected": "the gateway refused its config",
+    "deadline": "it was not ready in its time",
+    "gateway_exited": "the gateway did not stay up",
+    "no_capacity": "no cluster can take it",
+}
+_NEXT = {
+    "config_rejected": "mcpg-config check FILE shows what the gateway says of a config",
+    "gateway_exited": "mcpg-config check FILE shows what the gateway says of a config",
+    "no_capacity": "leave --region and --isolation-tier out, or free places with mcpg-ctl provision delete",
+}
 
 
 def _print_accepted(values: Values, request: Request, operation_id: str) -> int:

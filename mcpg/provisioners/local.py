@@ -18,7 +18,7 @@ from typing import Final
 
 from mcpg.engine import config
 from mcpg.engine.ports import Answer, Exited, Order, Placed, Removed
-from mcpg.errors import BadConfig, PermanentError, TemporaryError
+from mcpg.errors import BadConfig, GatewayExited, PermanentError, TemporaryError
 from mcpg.provisioners import attachment, processes
 from mcpg.provisioners.binary import Gateway, find_gateway, project_caches
 from mcpg.provisioners.loopback import ask_health, reserve
@@ -344,9 +344,9 @@ def _reason(code: int | None) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {-code}"
 
 
-def _died(order: Order, number: int, reason: str, said: str) -> PermanentError:
+def _died(order: Order, number: int, reason: str, said: str) -> GatewayExited:
     which = order.name if order.replicas == 1 else f"{order.name}, replica {number},"
-    return PermanentError(f"gateway {which} did not stay up: {reason}", cause=redact(said) or "it said nothing")
+    return GatewayExited(f"gateway {which} did not stay up: {reason}", cause=redact(said) or "it said nothing")
 
 
 def _summary(hows: list[str]) -> str:
