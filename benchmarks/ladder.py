@@ -1,0 +1,120 @@
+"""
+Whole operations per second: create a gateway and take it through its three durable phases to `ready`.
+
+The real engine and the real store in this process, with the no-op provisioner and without HTTP: requests.publish, then
+waiting on the bus for the final line, as the API's stream does. Every phase is committed and synced before the next
+begins. Latency is from the call of publish to the final line.
+
+Afterwards the file itself is asked: every operation `ready`, and as many journal lines as were acknowledged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import itertools
+import pstats
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.measure import Load, Wrong, bounded, emit, median, middle, quantile, scratch
+from benchmarks.plane import FULL, ask, engine
+from mcpg.engine.loop import Engine
+from mcpg.engine.requests import Publish, Scope, publish
+from mcpg.machines import provision
+
+IN_FLIGHT = (1, 32)
+MAX_LADDERS = 100_000  # of one round, whatever its time
+WHERE = Scope("default", "default", "default")
+READY = provision.State.READY.value
+
+
+async def climb(running: Engine, name: str) -> int:
+    """One operation from the request to its end: the number of its journal lines. Raises Wrong unless it is ready."""
+    op = await publish(running, WHERE, Publish(name=name, replicas=1), actor="bench", key=None)
+    accepted = op.version  # nothing has run since: the operation's first turn is still to come
+    with running.bus.follow(op.id) as lines:
+        seq = accepted
+        while True:
+            line = await lines.get()
+            if line.seq != seq + 1:
+                raise Wrong(f"{name}: line {line.seq} came after line {seq}")
+            seq = line.seq
+            if line.dest in provision.MACHINE.final_values:
+                break
+    if line.dest != READY:
+        raise Wrong(f"{name}: ended {line.dest}: {line.reason}")
+    return seq
+
+
+async def one_round(path: Path, in_flight: int, seconds: float, profile: cProfile.Profile | None) -> dict[str, float]:
+    """*in_flight* ladders at any time for *seconds*, on a new database."""
+    took: list[float] = []
+    acked = 0
+    numbers = itertools.count()
+    async with engine(path) as running:
+        writer = running.db.writer
+        end = time.perf_counter() + seconds
+
+        async def climber() -> None:
+            nonlocal acked
+            while (began := time.perf_counter()) < end and len(took) < MAX_LADDERS:
+                lines = await climb(running, f"bench-{next(numbers)}")
+                took.append(time.perf_counter() - began)
+                acked += lines
+
+        commits, wall, cpu = writer.commits, time.perf_counter(), time.process_time()
+        if profile is not None:
+            profile.enable()
+        await asyncio.gather(*(climber() for _ in range(in_flight)))
+        if profile is not None:
+            profile.disable()
+        commits, wall, cpu = writer.commits - commits, time.perf_counter() - wall, time.process_time() - cpu
+    _check(path, len(took), acked)
+    return {
+        "per_s": len(took) / wall, "cpu_ms": cpu / len(took) * 1e3, "p50_ms": median(took) * 1e3,
+        "p99_ms": quantile(took, 0.99) * 1e3, "p99_x": quantile(took, 0.99) / median(took), "ladders": len(took),
+        "lines_each": acked / len(took), "per_commit": acked / commits,
+    }  # fmt: skip
+
+
+def _check(path: Path, ladders: int, acked: int) -> None:
+    """Raises Wrong unless the file holds exactly what was acknowledged."""
+    [lines] = ask(path, "SELECT count(*) FROM journal WHERE machine='provision'")
+    ready, operations = ask(path, f"SELECT count(*) FILTER (WHERE state='{READY}'), count(*) FROM operation")
+    [used] = ask(path, "SELECT sum(gateways_used) FROM cluster")
+    if lines != acked:
+        raise Wrong(f"{acked} lines were acknowledged and the journal has {lines}")
+    if not ready == operations == used == ladders:
+        raise Wrong(f"{ladders} ladders ended: {operations} operations, {ready} ready, {used} places reserved")
+
+
+def measure(rounds: int, seconds: float, *, profiled: bool) -> None:
+    """Every number in flight in turn; medians."""
+    taken: dict[int, list[dict[str, float]]] = {n: [] for n in IN_FLIGHT}
+    profile = cProfile.Profile() if profiled else None
+    for _ in range(rounds):
+        for in_flight in IN_FLIGHT:
+            with scratch() as directory, Load() as load:
+                figures = asyncio.run(one_round(directory / "ladder.db", in_flight, seconds, profile))
+            taken[in_flight].append(figures | {"other_cpu": load.other_cpu})
+    if profile is not None:  # its figures are not figures: the profiler costs more than what it watches
+        pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(40)
+        return
+    for in_flight, all_rounds in taken.items():
+        emit("ours", f"ladder sqlite conc={in_flight}", **middle(all_rounds), rounds=rounds, synchronous=FULL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of one round")
+    parser.add_argument("--profile", action="store_true", help="print where the event loop's time goes, no figures")
+    a = parser.parse_args()
+    bounded(60 + int(a.rounds * 2 * (a.seconds + 10)), lambda: measure(a.rounds, a.seconds, profiled=a.profile))
+
+
+if __name__ == "__main__":
+    main()
