@@ -377,5 +377,6 @@ def run(settings: Settings, *, on_ready: Callable[[Started], None]) -> int:
     Raises StateDirBusy, StateDirUnusable, NewerSchema, or McpgError for a port that is taken: nothing runs then.
     """
     configure_logging(settings)
+    sys.setswitchinterval(0.0005)  # the journal writer waits for the interpreter at each statement: 5 ms is too long
     asyncio.run(_serve(settings, on_ready))
     return 0

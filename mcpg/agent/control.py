@@ -111,7 +111,6 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
             self._sessions.add(session)
         except McpgError as exc:
             await _abort(context, exc)
-        reader = asyncio.create_task(self._read(request_iterator, session))
         try:
             try:
                 await self._agents.opened(who.agent_id)
@@ -120,9 +119,12 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
             # The assigned config on every open: a gateway does not apply what it kept from last time.
             await self._sessions.push(session.instance_id)
             self._rotate_if_due(session)
-            await self._write(session, context)
+            reader = asyncio.create_task(self._read(request_iterator, session))
+            try:
+                await self._write(session, context)
+            finally:
+                reader.cancel()
         finally:
-            reader.cancel()
             if self._sessions.remove(session):
                 self._agents.closed(session.instance_id)
 

@@ -257,6 +257,8 @@ class Agents:
             agent = await reads.find_agent(self._engine.db, agent_id)
             if agent is None:
                 return
+            if agent["state"] == State.DEPARTED.value and self._engine.fleet.is_live(agent_id):
+                return  # it departed with its channel open: what still comes out of it was said before
             presence = self._hear(agent_id, agent["instance_id"], agent["state"])
         else:
             self._hear(agent_id, presence.instance_id, presence.state)

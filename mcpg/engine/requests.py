@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mcpg.engine.config import DEFAULT_CONFIG, Rendered, render
@@ -54,6 +55,11 @@ class Publish:
 
 class _KeyRace(Conflict):
     """Another request with this Idempotency-Key was accepted a moment earlier."""
+
+
+@cache
+def _default_config() -> Rendered:
+    return render(DEFAULT_CONFIG)
 
 
 def _body_hash(scope: Scope, verb: str, body: dict[str, Any]) -> str:
@@ -141,7 +147,7 @@ async def _create(
     engine: Engine, scope: Scope, wish: Publish, config: Rendered | None, digest: str, actor: str, key: str | None
 ) -> Operation:
     raw = wish.config if wish.config is not None else DEFAULT_CONFIG
-    config = config or render(raw)
+    config = config or _default_config()
     operation_id, instance_id, at = short_id("op-"), uuid7(), engine.clock()
     spec = {
         "replicas": wish.replicas,

@@ -124,6 +124,15 @@ class Table:
         )
 
     @cached_property
+    def _settled(self) -> dict[tuple[str, str], Enum]:
+        """Where unguarded moves go, once `transitions` has decided each: the same every time, and asked often."""
+        return {}
+
+    @cached_property
+    def _guarded(self) -> frozenset[tuple[str, str]]:
+        return frozenset((m.source.value, m.event.value) for m in self.moves if m.guard is not None)
+
+    @cached_property
     def _allowed(self) -> dict[str, frozenset[str]]:
         return {s.value: frozenset(m.event.value for m in self.moves if m.source is s) for s in self.states}
 
@@ -134,6 +143,10 @@ class Table:
         Raises NoSuchMove when the table has no such move, also for a state it does not know (a newer version's row);
         GuardRefused when it has and every guard said no.
         """
+        key = (state, event.value)
+        settled = self._settled.get(key)
+        if settled is not None:
+            return settled
         if event.value not in self._allowed.get(state, ()):
             raise NoSuchMove(
                 f"{self.name}: {event.value} is not possible from {state}",
@@ -152,7 +165,10 @@ class Table:
                 state=state,
                 allowed=self.allowed(state),
             )
-        return self.states(pebble.state)
+        dest = self.states(pebble.state)
+        if key not in self._guarded:
+            self._settled[key] = dest
+        return dest
 
     def allowed(self, state: str) -> list[str]:
         """The events that have a move from *state*, guards aside, sorted; for help and error text."""

@@ -1,7 +1,7 @@
 """
 Opening and closing the database of a state directory: checks, migrations, the writer, and the read-only second connection.
 
-Reads go through `Database.rows`/`one`: constant SQL on the `ro` connection, so that no read waits for a write. Ordinary
+Reads go through `Database.rows`, `one` and `many`: constant SQL on read-only connections, so none waits for a write. Ordinary
 writes through Tortoise (tenancy, at human speed) go through `run_tx`, the only place that opens a Tortoise transaction.
 """
 
@@ -15,6 +15,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from tortoise import Tortoise
 from tortoise.migrations.api import migrate
@@ -118,6 +119,7 @@ class Database:
     """An open database. `writer` is the only way to a state; `path` its file; `fresh` whether this start created it."""
 
     def __init__(self, path: Path, writer: JournalWriter, *, fresh: bool, schema_version: int) -> None:
+        self._reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
         self.path = path
         self.writer = writer
         self.fresh = fresh
@@ -166,7 +168,18 @@ class Database:
         return db
 
     async def rows(self, sql: str, *params: Any) -> list[Row]:
-        """All rows of a constant SELECT, as dicts, from the read-only connection."""
+        """
+        The rows of an indexed read that finds few of them, as dicts.
+
+        Made here on the event loop: some 20 µs on a read-only connection that no writer blocks (WAL), where a hop to a
+        thread would cost five times as much. What may find many belongs to `many`.
+        """
+        cursor = self._reader.execute(sql, params)
+        names = [d[0] for d in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    async def many(self, sql: str, *params: Any) -> list[Row]:
+        """The rows of a read that may find many, as dicts, on the second connection's own thread."""
         found: list[Row] = await Tortoise.get_connection("ro").execute_query_dict(sql, list(params))
         return found
 
@@ -177,4 +190,5 @@ class Database:
 
     async def close(self) -> None:
         await self.writer.close()
+        self._reader.close()
         await Tortoise.close_connections()

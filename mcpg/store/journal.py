@@ -106,8 +106,12 @@ def table_timeout(table: Table, state: str) -> float | None:
     return rest.timeout_s if isinstance(rest, Work | Wait) else None
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Canonical JSON: sorted keys, no spaces, nothing escaped that need not be."""
+    return _ENCODER.encode(value)
 
 
 def line_hash(line: Line) -> str:
@@ -224,13 +228,15 @@ class Appender:
         facts: dict[str, Any], data: dict[str, Any], prev: str, at: int,
     ) -> Line:  # fmt: skip
         definition = table.definition_hash
-        body = [prev, table.name, subject, seq, event, source, dest, actor, reason, facts, data, definition, at]
-        digest = hashlib.sha256(canonical(body).encode()).hexdigest()
+        facts_text, data_text = canonical(facts), canonical(data)  # spliced into the array: encoded once, not twice
+        head = canonical([prev, table.name, subject, seq, event, source, dest, actor, reason])
+        body = f"{head[:-1]},{facts_text},{data_text},{canonical([definition, at])[1:]}"
+        digest = hashlib.sha256(body.encode()).hexdigest()
         self._db.execute(
             INSERT_LINE,
             (
                 table.name, subject, seq, event, source, dest, actor, reason,
-                canonical(facts), canonical(data), definition, prev, digest, at,
+                facts_text, data_text, definition, prev, digest, at,
             ),
         )  # fmt: skip
         return Line(

@@ -91,7 +91,7 @@ class Operation(MachineRow):
     class Meta:
         table = "operation"
         unique_together = (("org", "idempotency_key"),)
-        indexes = (("finished_at", "state"), ("org", "created_at"), ("instance_id", "created_at"))
+        indexes = (("finished_at",), ("org", "created_at"), ("instance_id", "created_at"))
 
 
 class Instance(Model):

@@ -24,6 +24,10 @@ async def _all(db: Database, sql: str, *params: Any) -> list[Row]:
     return [_parsed(r) for r in await db.rows(sql, *params)]
 
 
+async def _many(db: Database, sql: str, *params: Any) -> list[Row]:
+    return [_parsed(r) for r in await db.many(sql, *params)]
+
+
 async def _one(db: Database, sql: str, *params: Any) -> Row | None:
     row = await db.one(sql, *params)
     return None if row is None else _parsed(row)
@@ -94,16 +98,16 @@ async def find_operation_by_key(db: Database, org_slug: str, key: str) -> Row | 
 
 async def operations(db: Database, org_slug: str, limit: int) -> list[Row]:
     """Newest first."""
-    return await _all(db, "SELECT * FROM operation WHERE org=? ORDER BY created_at DESC, id LIMIT ?", org_slug, limit)
+    return await _many(db, "SELECT * FROM operation WHERE org=? ORDER BY created_at DESC, id LIMIT ?", org_slug, limit)
 
 
 async def recent_operations(db: Database, limit: int) -> list[Row]:
-    return await _all(db, "SELECT * FROM operation ORDER BY created_at DESC, id LIMIT ?", limit)
+    return await _many(db, "SELECT * FROM operation ORDER BY created_at DESC, id LIMIT ?", limit)
 
 
 async def open_operations(db: Database) -> list[Row]:
     """All that are not in a final state, oldest first."""
-    return await _all(db, "SELECT * FROM operation WHERE finished_at IS NULL ORDER BY created_at")
+    return await _many(db, "SELECT * FROM operation WHERE finished_at IS NULL ORDER BY created_at")
 
 
 def _line(row: Row) -> Line:
@@ -126,7 +130,7 @@ async def histories(db: Database, subjects: list[str]) -> dict[str, list[Line]]:
     """The same for several subjects, in one read."""
     out: dict[str, list[Line]] = {s: [] for s in subjects}
     marks = json.dumps(subjects)
-    for r in await _all(
+    for r in await _many(
         db, "SELECT * FROM journal WHERE subject IN (SELECT value FROM json_each(?)) ORDER BY subject, seq", marks
     ):
         out[r["subject"]].append(_line(r))
@@ -153,7 +157,7 @@ async def find_live_name(db: Database, name: str) -> Row | None:
 
 async def instances(db: Database, org_slug: str | None) -> list[Row]:
     """Those that exist, newest first; of every org when *org_slug* is None."""
-    return await _all(
+    return await _many(
         db,
         f"{_WITH_CLUSTER} WHERE i.deleted_at IS NULL AND (?1 IS NULL OR i.org=?1) ORDER BY i.created_at DESC, i.id",
         org_slug,
@@ -174,11 +178,11 @@ async def agents_of_token(db: Database, token_id: str) -> list[Row]:
 
 async def living_agents(db: Database) -> list[Row]:
     """Those with a clock running: enrolling, online or stale."""
-    return await _all(db, "SELECT * FROM agent WHERE state IN ('enrolling','online','stale')")
+    return await _many(db, "SELECT * FROM agent WHERE state IN ('enrolling','online','stale')")
 
 
 async def all_agents(db: Database, org_slug: str | None) -> list[Row]:
-    return await _all(
+    return await _many(
         db,
         "SELECT a.* FROM agent a JOIN instance i ON i.id=a.instance_id"
         " WHERE i.deleted_at IS NULL AND (?1 IS NULL OR i.org=?1) ORDER BY a.instance_id, a.replica",

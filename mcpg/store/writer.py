@@ -62,7 +62,7 @@ class JournalWriter:
             raise Unavailable("the control plane is stopping", cause="its journal is closed")
         future: asyncio.Future[list[Line]] = self._loop.create_future()
         self._queue.put((unit, future))
-        return await asyncio.shield(future)
+        return await future  # cancelling the caller cancels only its future: the unit is applied all the same
 
     async def fire(self, fire: Fire, *also: Also) -> Line:
         """One event, with companion statements in its transaction."""
@@ -113,8 +113,14 @@ class JournalWriter:
         fates: list[_Fate] = []
         try:
             db.execute("BEGIN IMMEDIATE")
-            for unit, future in batch:
-                fates.append((future, _apply(db, appender, unit)))
+            try:  # most batches hold no refusal, and then need no savepoints
+                fates = [(future, appender.apply(unit)) for unit, future in batch]
+            except sqlite3.Error:
+                raise  # the database itself: no unit of this batch can be trusted
+            except Exception:  # noqa: BLE001 - some unit was refused: which one, and how, is found out below
+                db.execute("ROLLBACK")
+                db.execute("BEGIN IMMEDIATE")
+                fates = [(future, _apply(db, appender, unit)) for unit, future in batch]
             db.execute("COMMIT")
             self.commits += 1
         except Exception as exc:
