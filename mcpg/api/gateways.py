@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from sanic import Blueprint, HTTPResponse, Request
 
 from mcpg.api.context import actor, answer, gateway_name, idempotency_key, parse, scope, server, slug
 from mcpg.api.stream import ladder
-from mcpg.engine import allocator
-from mcpg.engine.config import DEFAULT_CONFIG, render
-from mcpg.engine.requests import Publish, Scope, delete, publish
-from mcpg.errors import Busy, NameTaken, NoCapacity, NoProvisioner, NotFound
+from mcpg.engine.requests import Publish, Scope, delete, plan, publish
+from mcpg.errors import NotFound
 from mcpg.store import reads
 from mcpg.wire.gateways import ConfigVersion, ConfigVersionText, DryRun, PublishBody
 
@@ -44,35 +40,14 @@ async def remove(request: Request, org: str, ws: str, env: str, uid: str) -> Non
 async def validate(request: Request, org: str, ws: str, env: str) -> HTTPResponse:
     """The refusal a publish would give, or what it would do. Nothing is reserved."""
     where = await scope(request, org, ws, env)
-    body = parse(request, PublishBody)
-    wish = _wish(body)
+    wish = _wish(parse(request, PublishBody))
     engine = server(request).engine
-    if engine.provisioner is None:
-        raise NoProvisioner("this control plane creates no gateways", cause="it runs with --provisioner none")
-    config = await asyncio.to_thread(render, wish.config if wish.config is not None else DEFAULT_CONFIG)
-    holder = await reads.find_live_name(engine.db, wish.name)
-    if holder is not None and (holder["org"], holder["workspace"], holder["environment"]) != (
-        where.org, where.workspace, where.environment,
-    ):  # fmt: skip
-        raise NameTaken(f"the name {wish.name} is taken", cause="a gateway's name is unique across all orgs")
-    if holder is not None and holder["operation_id"]:
-        raise Busy(f"{wish.name} is busy", cause=f"operation {holder['operation_id']} is running")
-    held = await reads.find_reservation(engine.db, holder["id"]) if holder else None
-    rooms = [
-        allocator.Room(*(c[f] for f in allocator.Room.__dataclass_fields__)) for c in await reads.clusters(engine.db)
-    ]
-    if held is not None:
-        rooms = [r for r in rooms if r.id == held["cluster_id"]]
-    more = wish.replicas - (held["places"] if held else 0)
-    chosen = allocator.place(rooms, allocator.Wish(max(more, 0), wish.region or "", wish.isolation_tier or ""))
-    if isinstance(chosen, allocator.Refusal):
-        raise NoCapacity(f"no cluster can take {wish.name}", cause=str(chosen))
-    old = holder["spec"] if holder else {}
+    found = await plan(engine, where, wish)
     return answer(
         DryRun(
-            name=wish.name, action="update" if holder else "create",
-            gateway_version=engine.provisioner.gateway_version, size=body.size or old.get("size", "s"),
-            replicas=wish.replicas, config_sha256=config.raw_sha256, cluster=chosen.name,
+            name=wish.name, action=found.action, size=found.spec["size"], replicas=wish.replicas,
+            gateway_version=engine.provisioner.gateway_version if engine.provisioner else "",
+            config_sha256=found.config_sha256, cluster=found.cluster,
         )
     )  # fmt: skip
 

@@ -26,18 +26,7 @@ P, T = provision.Event, teardown.Event
 
 async def reserve(engine: Engine, op: Operation) -> Outcome:
     """Choose a cluster and take room in it, in the transaction of the move; an update keeps its cluster."""
-    wish = allocator.Wish(op.spec["replicas"], op.spec["region"], op.spec["isolation_tier"])
-    rooms = [
-        allocator.Room(*(c[f] for f in allocator.Room.__dataclass_fields__)) for c in await reads.clusters(engine.db)
-    ]
-    held = await reads.find_reservation(engine.db, op.instance_id)
-    more = op.spec["replicas"] - (held["places"] if held else 0)
-    if held is not None:
-        room = next(r for r in rooms if r.id == held["cluster_id"])
-        why = allocator.why_not(room, allocator.Wish(max(more, 0))) if more > 0 else ""
-        chosen: allocator.Room | allocator.Refusal = allocator.Refusal(((room.name, why),)) if why else room
-    else:
-        chosen = allocator.place(rooms, wish)
+    chosen, more = await choose(engine, op.instance_id, op.spec)
     if isinstance(chosen, allocator.Refusal):
         return _no_capacity(engine, op, chosen)
     after = chosen.gateways_used + max(more, 0)
@@ -52,6 +41,23 @@ async def reserve(engine: Engine, op: Operation) -> Outcome:
             writes.forget_refusals(op.instance_id),
         ),
     )
+
+
+async def choose(
+    engine: Engine, instance_id: str, spec: dict[str, Any]
+) -> tuple[allocator.Room | allocator.Refusal, int]:
+    """Where *spec* goes, and how many places more than the instance holds it needs; one that holds some stays there."""
+    rooms = [
+        allocator.Room(*(c[f] for f in allocator.Room.__dataclass_fields__)) for c in await reads.clusters(engine.db)
+    ]
+    held = await reads.find_reservation(engine.db, instance_id)
+    if held is None:
+        wish = allocator.Wish(spec["replicas"], spec["region"], spec["isolation_tier"])
+        return allocator.place(rooms, wish), spec["replicas"]
+    more: int = spec["replicas"] - held["places"]
+    room = next(r for r in rooms if r.id == held["cluster_id"])
+    why = allocator.why_not(room, allocator.Wish(more)) if more > 0 else ""
+    return (allocator.Refusal(((room.name, why),)) if why else room), more
 
 
 def _no_capacity(engine: Engine, op: Operation, refusal: allocator.Refusal) -> Outcome:

@@ -11,11 +11,13 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from mcpg.engine import effects
+from mcpg.engine.allocator import Refusal
 from mcpg.engine.config import DEFAULT_CONFIG, Rendered, render
 from mcpg.engine.operation import Operation
-from mcpg.errors import BadSpec, Busy, Conflict, KeyReused, NameTaken, NoProvisioner, NotFound, Refused
+from mcpg.errors import BadSpec, Busy, Conflict, KeyReused, NameTaken, NoCapacity, NoProvisioner, NotFound, Refused
 from mcpg.machines import provision, teardown
 from mcpg.store import reads, writes
 from mcpg.store.clock import short_id, uuid7
@@ -72,12 +74,7 @@ async def publish(engine: Engine, scope: Scope, wish: Publish, *, actor: str, ke
 
     Raises BadConfig, BadSpec, NameTaken, Busy, KeyReused, NoProvisioner.
     """
-    if engine.provisioner is None:
-        raise NoProvisioner(
-            "this control plane creates no gateways",
-            cause="it runs with --provisioner none",
-            hint="start it with --provisioner local",
-        )
+    _needs_provisioner(engine)
     config = None if wish.config is None else await asyncio.to_thread(render, wish.config)  # seconds, for a huge one
     body = {f: getattr(wish, f) for f in wish.__dataclass_fields__}
     digest = _body_hash(scope, "publish", body)
@@ -149,16 +146,7 @@ async def _create(
     raw = wish.config if wish.config is not None else DEFAULT_CONFIG
     config = config or _default_config()
     operation_id, instance_id, at = short_id("op-"), uuid7(), engine.clock()
-    spec = {
-        "replicas": wish.replicas,
-        "size": wish.size or "s",
-        "region": wish.region or "",
-        "isolation_tier": wish.isolation_tier or "",
-        "custom_hostname": wish.custom_hostname or "",
-        "image_tag": wish.image_tag or "latest",
-        "config_version": 1,
-        "config_hash": config.sha256,
-    }
+    spec = _first_spec(wish, config)
     instance = {
         "id": instance_id, "instance_uid": instance_id, "org": scope.org, "workspace": scope.workspace,
         "environment": scope.environment, "name": wish.name, "live_name": wish.name, "managed": 1,
@@ -177,20 +165,8 @@ async def _update(
     key: str | None,
 ) -> Operation:  # fmt: skip
     old: dict[str, Any] = holder["spec"]
-    for field in ("region", "isolation_tier"):
-        asked = getattr(wish, field)
-        if asked is not None and asked != old.get(field):
-            raise BadSpec(
-                f"{field} of {wish.name} cannot change in place",
-                cause=f"it is {old.get(field) or 'unset'}, and {asked} was asked for",
-                hint="delete it and create it anew, or leave the option out",
-            )
     operation_id, at = short_id("op-"), engine.clock()
-    spec = dict(old)
-    spec["replicas"] = wish.replicas
-    for field in ("size", "custom_hostname", "image_tag"):
-        if getattr(wish, field) is not None:
-            spec[field] = getattr(wish, field)
+    spec = _next_spec(wish, old)
     also: list[Step] = [writes.occupy_instance(holder["id"], operation_id, wish.name)]
     if config is not None and wish.config is not None:
         versions = await reads.config_versions(engine.db, holder["id"])
@@ -204,6 +180,68 @@ async def _update(
         )  # fmt: skip
     op = _operation(operation_id, "provision", "update", scope, wish.name, holder["id"], spec, old, actor, digest)
     return await _accept(engine, op, provision.Event.ACCEPT, also, key)
+
+
+def _first_spec(wish: Publish, config: Rendered) -> dict[str, Any]:
+    """What a new instance is asked to be; regions and tiers left out are "": any."""
+    return {
+        "replicas": wish.replicas,
+        "size": wish.size or "s",
+        "region": wish.region or "",
+        "isolation_tier": wish.isolation_tier or "",
+        "custom_hostname": wish.custom_hostname or "",
+        "image_tag": wish.image_tag or "latest",
+        "config_version": 1,
+        "config_hash": config.sha256,
+    }
+
+
+def _next_spec(wish: Publish, old: dict[str, Any]) -> dict[str, Any]:
+    """*old* with what *wish* changes; the config aside. Refuses what cannot change in place."""
+    for field in ("region", "isolation_tier"):
+        asked = getattr(wish, field)
+        if asked is not None and asked != old.get(field):
+            raise BadSpec(
+                f"{field} of {wish.name} cannot change in place",
+                cause=f"it is {old.get(field) or 'unset'}, and {asked} was asked for",
+                hint="delete it and create it anew, or leave the option out",
+            )
+    given = {f: v for f in ("size", "custom_hostname", "image_tag") if (v := getattr(wish, f)) is not None}
+    return old | given | {"replicas": wish.replicas}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a publish would do now. `config_sha256` is of the file as it was sent."""
+
+    action: Literal["create", "update"]
+    spec: dict[str, Any]
+    cluster: str
+    config_sha256: str
+
+
+async def plan(engine: Engine, scope: Scope, wish: Publish) -> Plan:
+    """Publish without doing it: its answer, or the refusal it would give, NoCapacity included. Reserves nothing."""
+    _needs_provisioner(engine)
+    raw = wish.config if wish.config is not None else DEFAULT_CONFIG
+    config = await asyncio.to_thread(render, raw)
+    holder = await reads.find_live_name(engine.db, wish.name)
+    if holder is not None:
+        await _running_on(engine, scope, holder, "")
+    spec = _next_spec(wish, holder["spec"]) if holder else _first_spec(wish, config)
+    chosen, _ = await effects.choose(engine, holder["id"] if holder else "", spec)
+    if isinstance(chosen, Refusal):
+        raise NoCapacity(f"no cluster can take {wish.name}", cause=str(chosen))
+    return Plan("update" if holder else "create", spec, chosen.name, config.raw_sha256)
+
+
+def _needs_provisioner(engine: Engine) -> None:
+    if engine.provisioner is None:
+        raise NoProvisioner(
+            "this control plane creates no gateways",
+            cause="it runs with --provisioner none",
+            hint="start it with --provisioner local",
+        )
 
 
 async def delete(engine: Engine, scope: Scope, instance_uid: str, *, actor: str, key: str | None) -> Operation:
