@@ -8,7 +8,6 @@ benchmarks (`ControlPlane`, as an async context manager on port 0).
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import logging
 import os
@@ -20,11 +19,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import grpc
 
-from mcpg import __version__
+from mcpg import __version__, logs
 from mcpg.agent import control
 from mcpg.agent.sessions import Sessions
 from mcpg.agent.tokens import InstanceTokens
@@ -35,7 +34,7 @@ from mcpg.engine.agents import Agents
 from mcpg.engine.loop import Engine
 from mcpg.engine.ports import Provisioner
 from mcpg.engine.seed import seed
-from mcpg.errors import McpgError, StateDirBusy, StateDirUnusable, Usage
+from mcpg.errors import McpgError, Usage
 from mcpg.machines.provision import State
 from mcpg.machines.table import Table
 from mcpg.present import Live
@@ -45,6 +44,7 @@ from mcpg.settings import Server as Settings
 from mcpg.store.clock import now_us, to_datetime
 from mcpg.store.database import Database, prepare_directory, sqlite_path
 from mcpg.store.journal import Timeout, table_timeout
+from mcpg.store.lock import StateLock
 from mcpg.ui import page
 from mcpg.wire.base import rfc3339
 from mcpg.wire.fleet import Meta
@@ -108,45 +108,6 @@ def start_ticks(pid: int) -> int:
     except OSError:
         return 0
     return int(stat[stat.rindex(")") + 2 :].split()[19])
-
-
-class StateLock:
-    """The one control plane of a state directory: an flock that dies with its process, and who holds it in words."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "server.lock"
-        self._file: IO[str] | None = None
-
-    def take(self) -> None:
-        try:
-            file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 - held open for as long as we run
-        except OSError as exc:
-            raise StateDirUnusable(f"{self._path} cannot be opened", cause=exc.strerror or str(exc)) from exc
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read(2000).strip() or "another process"
-            file.close()
-            raise StateDirBusy(
-                f"another control plane runs on {self._path.parent}: {holder}",
-                cause="one process at a time may work on a state directory",
-                hint="mcpg-ctl status shows it; give this one another --state-dir, or stop that one first",
-            ) from None
-        self._file = file
-        self.say(f"pid {os.getpid()}, starting")
-
-    def say(self, words: str) -> None:
-        assert self._file is not None  # noqa: S101 - taken
-        self._file.truncate(0)
-        self._file.write(words + "\n")
-        self._file.flush()
-
-    def release(self) -> None:
-        if self._file is not None:
-            self._file.truncate(0)
-            self._file.close()
-            self._file = None
 
 
 def timeouts(settings: Settings) -> Timeout:
@@ -330,30 +291,6 @@ def _write_card(path: Path, started: Started) -> None:
     temporary.replace(path)
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "ts": rfc3339(datetime.fromtimestamp(record.created, UTC)),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
-def configure_logging(settings: Settings) -> None:
-    """Everything to stderr, from mcpg and from warnings of the libraries."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if settings.json_logs else text)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("mcpg").setLevel(settings.log_level.upper())
-
-
 async def _serve(settings: Settings, on_ready: Callable[[Started], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -376,7 +313,7 @@ def run(settings: Settings, *, on_ready: Callable[[Started], None]) -> int:
 
     Raises StateDirBusy, StateDirUnusable, NewerSchema, or McpgError for a port that is taken: nothing runs then.
     """
-    configure_logging(settings)
+    logs.configure(json_lines=settings.json_logs, level=settings.log_level)
     sys.setswitchinterval(0.0005)  # the journal writer waits for the interpreter at each statement: 5 ms is too long
     asyncio.run(_serve(settings, on_ready))
     return 0
