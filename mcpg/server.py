@@ -196,6 +196,11 @@ class ControlPlane:
         self.engine.fleet = self.sessions
         self.engine.agents = Agents(self.engine, enrol_base=lambda: external)
 
+        self._undo.append(self.engine.agents.stop)
+        await self.engine.agents.start()
+        self._undo.append(self.engine.stop)
+        await self.engine.start()
+
         servicer = control.AgentControl(self.db, self.engine.agents, self.sessions, tokens, now_us)
         try:
             self._grpc, bound = await control.start(servicer, f"{_bind_host(grpc_host)}:{grpc_port}")
@@ -203,11 +208,6 @@ class ControlPlane:
             raise port_taken(grpc_host, grpc_port, "--bind-grpc", "the address is in use") from exc
         assert bound == grpc_port  # noqa: S101 - we reserved it a moment ago
         self._undo.append(self._stop_grpc)
-
-        self._undo.append(self.engine.agents.stop)
-        await self.engine.agents.start()
-        self._undo.append(self.engine.stop)
-        await self.engine.start()
 
         began = now_us()
         self.started = Started(

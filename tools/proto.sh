@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates mcpg/agent/pb from protos/. Called by `make proto`; tests/test_proto.py runs it into a temporary folder and
+# Generates mcpg/agent/pb from protos/. Called by `make proto`; tests/agent/test_proto.py runs it into a temporary folder and
 # compares. Usage: tools/proto.sh [OUT]
 set -eu
 cd "$(dirname "$0")/.."

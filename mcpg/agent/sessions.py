@@ -151,6 +151,10 @@ class Sessions:
                 Close(grpc.StatusCode.PERMISSION_DENIED, f"this gateway is quarantined: {reason}")
             )
 
+    def cut(self, instance_id: str, words: str) -> None:
+        for session in self._by_instance.get(instance_id, set()):
+            session.outbox.put_nowait(Close(grpc.StatusCode.PERMISSION_DENIED, words))
+
     def close_all(self) -> None:
         """The control plane stops as planned: an OK end resets the gateways' backoff."""
         for session in list(self._by_agent.values()):

@@ -290,7 +290,9 @@ class Agents:
             if agent["replica"] == exited.replica:
                 words = f": {exited.words}" if exited.words else ""
                 reason = f"process {exited.pid} ended, {exited.reason}{words}"
-                await self._fire(agent["id"], Event.EXITED, self._engine.provisioner_name, reason=reason)
+                await self._fire(
+                    agent["id"], Event.EXITED, self._engine.provisioner_name, reason=reason, active_hash=""
+                )
 
     # ---- clocks
 
@@ -345,14 +347,14 @@ class Agents:
             return
         await self._fire(agent_id, Event.MISSED, "engine", reason=f"nothing heard for {silent:.0f} s")
 
-    async def _fire(self, agent_id: str, event: Event, actor: str, *, reason: str = "") -> None:
+    async def _fire(self, agent_id: str, event: Event, actor: str, *, reason: str = "", **columns: str) -> None:
         """Raise *event* where the agent's state has it; elsewhere it is no news."""
         presence = self._presence.get(agent_id)
         if presence is not None and event.value not in enrolment.MACHINE.allowed(presence.state):
             return
         try:
             await self._engine.db.writer.fire(
-                Fire(enrolment.MACHINE, agent_id, event, actor, reason=reason, sets={"reason": reason})
+                Fire(enrolment.MACHINE, agent_id, event, actor, reason=reason, sets={"reason": reason, **columns})
             )
         except Refused as exc:
             log.debug("agent %s: %s", agent_id, exc.what)

@@ -87,6 +87,7 @@ def _not_created(engine: Engine, op: Operation) -> tuple[Also, ...]:
 
 async def apply(engine: Engine, op: Operation) -> Outcome:
     """Start what is missing, tell what runs, by the spec the instance is assigned."""
+    engine.exits.pop(op.instance_id, None)  # an end before this start says nothing about it
     placed, told = await _converge(engine, op, op.spec)
     return Outcome(
         P.APPLIED,
@@ -208,6 +209,7 @@ async def remove(engine: Engine, op: Operation) -> Outcome:
     if engine.provisioner is None:
         raise PermanentError("this control plane runs without a provisioner", cause="it runs with --provisioner none")
     removed = await engine.provisioner.remove(op.instance_id)
+    engine.fleet.cut(op.instance_id, "the gateway was deleted")
     return Outcome(T.REMOVED, reason=removed.detail, data={"pids": list(removed.pids)})
 
 

@@ -114,5 +114,8 @@ class Fleet(Protocol):
     async def push(self, instance_id: str) -> int:
         """Send the assigned config to those connected that have not acknowledged it; how many were sent to."""
 
+    def cut(self, instance_id: str, words: str) -> None:
+        """End every channel of the instance, with an error status: what still talks has nothing to come back to."""
+
     async def drain(self, instance_id: str) -> int:
         """Ask the connected ones to drain (a courtesy that today's gateways ignore); how many were told."""

@@ -57,9 +57,11 @@ MACHINE = Table(
         Move(S.DEPARTED, E.HEARTBEAT, S.ONLINE),
         *(
             Move(source, event, S.DEPARTED)
-            for source in (S.ENROLLING, S.ONLINE, S.STALE, S.QUARANTINED)
+            for source in (S.ENROLLING, S.ONLINE, S.STALE)
             for event in (E.EXITED, E.DEREGISTERED, E.REMOVED)
         ),
+        Move(S.QUARANTINED, E.EXITED, S.QUARANTINED),  # noted; it must not come back by ending first
+        Move(S.QUARANTINED, E.REMOVED, S.DEPARTED),
         *(Move(source, E.QUARANTINE, S.QUARANTINED) for source in (S.ENROLLING, S.ONLINE, S.STALE, S.DEPARTED)),
         Move(S.QUARANTINED, E.REVIVE, S.STALE),
     ),

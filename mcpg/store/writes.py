@@ -168,7 +168,7 @@ def revoke_tokens_of(instance_id: str, at: int) -> Also:
 def renew_agent(agent_id: str, generation: int, token_id: str, uid: str, software: str, host: dict[str, Any]) -> Also:
     """New credentials for a known agent; refused when somebody else renewed it first."""
     return Also(
-        "UPDATE agent SET generation=generation+1,token_id=?,instance_uid=?,software=?,host=? WHERE id=?"
+        "UPDATE agent SET generation=generation+1,active_hash='',token_id=?,instance_uid=?,software=?,host=? WHERE id=?"
         " AND generation=?",
         (token_id, uid, software, canonical(host), agent_id, generation),
         expect=1,

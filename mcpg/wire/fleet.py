@@ -107,7 +107,7 @@ class TokenRequest(BaseModel):
     one_shot: bool = True
     ttl_ms: Annotated[int, Field(strict=True, ge=1, le=30 * 86400)] = 3600
     max_uses: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1
-    expected_instance_uid: str | None = None
+    expected_instance_uid: Annotated[str, Field(max_length=200)] | None = None
 
 
 class Token(Body):
