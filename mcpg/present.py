@@ -57,6 +57,9 @@ def cluster(row: Row) -> Cluster:
 
 def message(line: Line) -> str:
     """A line in words: its reason, or what was asked in the first one."""
+    undone = line.data.get("undone")
+    if undone:
+        return f"{line.reason}; {', '.join(undone)}"
     if line.reason:
         return line.reason
     if line.source == "" and "kind" in line.data:
@@ -179,9 +182,15 @@ def instance(row: Row, agents: Sequence[Row], live: Live) -> Instance:
     )  # fmt: skip
 
 
+def _is_quiet(row: Row, live: Live) -> bool:
+    """Still online by its last heartbeat, but not connected now."""
+    return row["state"] == State.ONLINE.value and not live.is_live(row["id"])
+
+
 def _agent(row: Row, assigned: str, live: Live) -> Agent:
     return Agent(
-        id=row["id"], replica=row["replica"], state=row["state"], reason=row["reason"], version=row["software"],
+        id=row["id"], replica=row["replica"], state=row["state"], version=row["software"],
+        reason=row["reason"] or ("no channel is open" if _is_quiet(row, live) else ""),
         connected=live.is_live(row["id"]), last_seen_at=when(live.last_heard(row["id"]) or row["last_seen_at"]),
         assigned_hash=assigned, active_hash=row["active_hash"], received_hash=row["received_hash"],
         rejected_hash=row["rejected_hash"], config_error=row["config_error"],

@@ -58,6 +58,7 @@ DRAIN_S = 0.5  # SIGTERM to the end of the last stream; what runs on gateways is
 class Started:
     """What runs, for a banner and for `<state-dir>/server.json`."""
 
+    bind: str
     http_url: str
     grpc_url: str
     external_url: str
@@ -211,6 +212,7 @@ class ControlPlane:
 
         began = now_us()
         self.started = Started(
+            bind=s.bind_http,
             http_url=http_url, grpc_url=grpc_url, external_url=external, state_dir=str(s.state_dir),
             db_path=str(self.db.path), replica=self.engine.epoch, version=__version__, auth_mode=s.auth_mode,
             provisioner=self.engine.provisioner_name,
@@ -226,6 +228,7 @@ class ControlPlane:
         allowed = None if s.insecure_no_auth else frozenset(local)
         live = Live(self.sessions.is_live, self.engine.agents.last_heard)
         self._parts = ApiParts(self.db, self.engine, live, meta, allowed)
+        os.environ.setdefault("SANIC_IGNORE_PRODUCTION_WARNING", "1")  # it would advise a person to debug Sanic
         self._app = build(self._parts)
         self._app.blueprint(page.blueprint(self.db, live, meta))
         self._http = await self._app.create_server(sock=sock, return_asyncio_server=True, access_log=False)

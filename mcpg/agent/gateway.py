@@ -124,7 +124,7 @@ class Gateway:
             raise errors.Usage(
                 "this gateway is not enrolled",
                 cause=f"there are no credentials in {self._state_dir} and no enrolment URL was given",
-                hint="pass --enrollment-url URL or set MCPG_ENROLLMENT_URL; `mcpg-ctl token create` mints one",
+                hint="pass --enrollment-url URL or set MCPG_ENROLLMENT_URL; POST …/enrollment-tokens mints one (README)",
             )
         # A flag or the environment, else where we were last, else the default.
         given = "cp_grpc" in settings.model_fields_set

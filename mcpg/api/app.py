@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from sanic import HTTPResponse, Request, Sanic
 from sanic.config import Config
 from sanic.exceptions import SanicException
-from sanic.response import BaseHTTPResponse, empty
+from sanic.response import BaseHTTPResponse
 
 from mcpg.api import fleet, gateways, operations
 from mcpg.api.context import McpgRequest, Server, answer, host_of, server
@@ -119,5 +119,5 @@ def on_error(request: Request, exc: Exception) -> HTTPResponse:
         told = McpgError("something went wrong here", cause=f"see the server's log for {request_id}")
     body = problem(told, request_id=request_id, status=status)
     if request.method == "HEAD":
-        return empty(status=body.status)
+        return HTTPResponse(b"", status=body.status, content_type="application/problem+json")
     return HTTPResponse(body.model_dump_json(), status=body.status, content_type="application/problem+json")

@@ -45,7 +45,7 @@ async def validate(request: Request, org: str, ws: str, env: str) -> HTTPRespons
     found = await plan(engine, where, wish)
     return answer(
         DryRun(
-            name=wish.name, action=found.action, size=found.spec["size"], replicas=wish.replicas,
+            name=wish.name, action=found.action, size=found.spec["size"], replicas=found.spec["replicas"],
             gateway_version=engine.provisioner.gateway_version if engine.provisioner else "",
             config_sha256=found.config_sha256, cluster=found.cluster,
         )

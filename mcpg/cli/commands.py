@@ -242,7 +242,8 @@ COMMANDS = (
         "provision create",
         "mcpg.cli.provision:create",
         "create or update a managed gateway",
-        about="Shows its ladder. The operation lives on the server: Ctrl-C leaves it running.",
+        about="Shows its ladder. The operation lives on the server: Ctrl-C leaves it running."
+        " With MCPG_ORG, MCPG_WORKSPACE and MCPG_ENV set, the place may be left out.",
         examples=(
             "mcpg-ctl provision create --org acme --workspace prod --env us --name edge-1",
             "mcpg-ctl provision create --name edge-1 --config gateway.yaml --replicas 2",
@@ -257,14 +258,24 @@ COMMANDS = (
                 kind="path",
                 metavar="FILE",
             ),
-            Option("--replicas", "processes that serve it", kind="int", metavar="N", default=1, low=1, high=100),
             Option(
-                "--size", "how much each may use; default: the server's, s", default="", choices=("s", "m", "l", "xl")
+                "--replicas",
+                "processes that serve it; default: 1, an update keeps its own",
+                kind="int",
+                metavar="N",
+                low=1,
+                high=100,
+            ),
+            Option(
+                "--size",
+                "size class to record; default: s; the local provisioner sets no limits",
+                default="",
+                choices=("s", "m", "l", "xl"),
             ),
             Option("--region", "only clusters of this region", metavar="REGION"),
             Option("--isolation-tier", "only clusters of this tier", metavar="TIER"),
-            Option("--custom-hostname", "host name under which it is reached", metavar="HOST"),
-            Option("--image-tag", "gateway release; default: the server's, latest", metavar="TAG"),
+            Option("--custom-hostname", "host name to record; the local provisioner serves none", metavar="HOST"),
+            Option("--image-tag", "gateway release to record; the local provisioner has one", metavar="TAG"),
             *WAITING,
             *CLIENT,
         ),
@@ -274,14 +285,15 @@ COMMANDS = (
         "provision delete",
         "mcpg.cli.provision:delete",
         "tear a managed gateway down",
-        about="Asks first. The operation lives on the server: Ctrl-C leaves it running.",
+        about="Asks first. The operation lives on the server: Ctrl-C leaves it running."
+        " With MCPG_ORG, MCPG_WORKSPACE and MCPG_ENV set, the place may be left out.",
         examples=(
             "mcpg-ctl provision delete --instance-uid UID",
             "mcpg-ctl provision delete --instance-uid UID --yes -o json",
         ),
         options=(
             *PLACE,
-            Option("--instance-uid", "the gateway, as `provision create` printed it", metavar="UID"),
+            Option("--instance-uid", "the gateway; `provision history -o wide` shows them", metavar="UID"),
             Option("--yes", "do not ask", kind="flag", default=False, short="-y"),
             *WAITING,
             *CLIENT,

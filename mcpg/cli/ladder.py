@@ -69,6 +69,8 @@ class Live:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
+        self._operation_id = ""
+        self._titled = False
         self._phase = ""
         self._detail = ""
         self._since_ms = 0.0  # the server's offset at which the running phase began
@@ -77,7 +79,7 @@ class Live:
         self._frame = 0
 
     def begin(self, operation_id: str) -> None:
-        _write(f"operation {clean(operation_id)}  {clean(self._title)}\n")
+        self._operation_id = operation_id
         if self._ticker is None:
             self._ticker = threading.Thread(target=self._tick, name="ladder", daemon=True)
             self._ticker.start()
@@ -86,6 +88,11 @@ class Live:
         phase = str(event.get("phase", ""))
         offset = float(event.get("offset_ms") or 0.0)
         with self._lock:
+            if not self._titled:
+                kind = (event.get("data") or {}).get("kind")  # the server knows whether a publish creates or updates
+                title = f"{kind} {self._title.partition(' ')[2]}" if kind else self._title
+                _write(f"operation {clean(self._operation_id)}  {clean(title)}\n")
+                self._titled = True
             if phase != self._phase:
                 self._leave(phase, offset, event)
                 first = not self._phase  # any later event's words tell how the phase before it ended

@@ -39,8 +39,8 @@ def create(line: Line) -> int:
     values = resolve.values(line)
     for field in ("org", "workspace", "name"):
         inputs.check_slug(f"--{field}", getattr(values, field))
-    body = {"name": values.name, "replicas": values.replicas}
-    optional = ("size", "region", "isolation_tier", "custom_hostname", "image_tag")
+    body: dict[str, Any] = {"name": values.name}
+    optional = ("replicas", "size", "region", "isolation_tier", "custom_hostname", "image_tag")
     body |= {field: getattr(values, field) for field in optional if getattr(values, field)}
     if values.config:
         body["config_toml"] = inputs.config_text(values.config)
@@ -152,6 +152,9 @@ def _failed(final: Event, operation: dict[str, Any], values: Values, request: Re
     reason = str(final.get("reason") or "")
     short = _IN_SHORT.get(code, str(why))
     cause = "" if reason == short else reason or str(why)
+    clusters = (final.get("data") or {}).get("clusters")
+    if code == "no_capacity" and clusters:
+        cause = " · ".join(f"{each.get('name')}: {each.get('reason')}" for each in clusters)
     error = McpgError(
         f"{name} was not {verb.get(kind, kind)}: {short}", cause=cause, hint=_NEXT.get(code, look), **details
     )
@@ -167,9 +170,7 @@ _IN_SHORT = {
     "no_capacity": "no cluster can take it",
 }
 _NEXT = {
-    "config_rejected": "mcpg-config check FILE shows what the gateway says of a config",
-    "gateway_exited": "mcpg-config check FILE shows what the gateway says of a config",
-    "no_capacity": "leave --region and --isolation-tier out, or free places with mcpg-ctl provision delete",
+    "no_capacity": "ask for what a cluster has, or free places: mcpg-ctl provision delete",
 }
 
 
@@ -223,7 +224,8 @@ def _confirm(api: Api, values: Values, line: Line) -> None:
         raise Usage(
             "provision delete asks before it deletes, and there is no terminal to ask on",
             cause="stdin and stderr are not both a terminal",
-            hint=f"{line.prog} provision delete --instance-uid {uid} --yes",
+            hint=f"{line.prog} provision delete --org {values.org} --workspace {values.workspace} --env {values.env}"
+            f" --instance-uid {uid} --yes",
         )
     instances = api.items("v1", "orgs", values.org, "instances")
     named: dict[str, Any] = next((each for each in instances if each.get("instance_uid") == uid), {})

@@ -133,7 +133,6 @@ def _table(data: dict[str, Any], now: float) -> Iterable[str]:
         ("operations", render.counted(data["operations"])),
         ("agents", render.counted(data["agents"])),
         ("journal lines", "none" if data["journal_length"] is None else str(data["journal_length"])),
-        ("rows", render.counted(data["rows"])),
     ]
     yield from map(_labelled, rows)
 

@@ -288,8 +288,7 @@ class Agents:
         """A managed replica's process was seen to end."""
         for agent in await reads.agents(self._engine.db, exited.instance_id):
             if agent["replica"] == exited.replica:
-                words = f": {exited.words}" if exited.words else ""
-                reason = f"process {exited.pid} ended, {exited.reason}{words}"
+                reason = f"process {exited.pid} ended, {exited}"
                 await self._fire(
                     agent["id"], Event.EXITED, self._engine.provisioner_name, reason=reason, active_hash=""
                 )

@@ -33,7 +33,7 @@ PROVISIONER_DECIDES: Final = ("bind_address", "mcp_path", "health_path")
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _LOOKS_LIKE_TOML: Final = re.compile(r"^\s*(\[\[?[\w.\"' -]+\]\]?\s*(#.*)?$|[\w.\"'-]+\s*=)", re.MULTILINE)
 _DEEP_KEY: Final = re.compile(rf"(?<![\w\"'-])(?:[\w\"'-]++[ \t]*+\.[ \t]*+){{{MAX_DEPTH + 1}}}")
-_HINT: Final = "`mcpg-config check FILE` shows what the gateway would say"
+_HINT: Final = "`mcpg-config check FILE`, which comes with the gateway, shows what it would say"
 
 _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -61,7 +61,7 @@ async def choose(
 
 
 def _no_capacity(engine: Engine, op: Operation, refusal: allocator.Refusal) -> Outcome:
-    wanted = [f"{op.spec['replicas']} replica{'s' * (op.spec['replicas'] != 1)}", f"size {op.spec['size']}"]
+    wanted = [_count(op.spec["replicas"], "replica"), f"size {op.spec['size']}"]
     wanted += [f"region {op.spec['region']}"] if op.spec["region"] else []
     wanted += [f"tier {op.spec['isolation_tier']}"] if op.spec["isolation_tier"] else []
     return Outcome(
@@ -71,6 +71,10 @@ def _no_capacity(engine: Engine, op: Operation, refusal: allocator.Refusal) -> O
         sets=ended(engine, f"no cluster can take {op.name}: {refusal}", "no_capacity"),
         also=_not_created(engine, op),
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def ended(engine: Engine, error: str = "", code: str = "") -> dict[str, Any]:
@@ -99,7 +103,7 @@ async def apply(engine: Engine, op: Operation) -> Outcome:
 
 def _applied(placed: tuple[Placed, ...], told: int) -> str:
     started = [str(p.pid) for p in placed if p.started and p.pid]
-    parts = [f"process {', '.join(started)} started"] if started else []
+    parts = [f"process{'es' * (len(started) > 1)} {', '.join(started)} started"] if started else []
     parts += [f"{len(placed) - len(started)} running already"] if len(started) < len(placed) else []
     parts += [f"config sent to {told}"] if told else []
     return ", ".join(parts)
@@ -130,7 +134,7 @@ async def compensate(engine: Engine, op: Operation) -> Outcome:
     also: tuple[Also, ...] = ()
     for undo in undo_plan(op, [line.dest for line in lines]):
         words, more = await UNDO[undo](engine, op)
-        done.append(f"{undo}: {words}")
+        done += [words] if words else []
         also += more
     cause = next((line for line in reversed(lines) if line.dest == op.state and line.source != op.state), None)
     cancelled = any(line.event == P.CANCEL.value for line in lines)
@@ -169,7 +173,8 @@ async def _undo_apply(engine: Engine, op: Operation) -> tuple[str, tuple[Also, .
     await engine.db.writer.execute(back)  # before the push: an agent that connects now must be given the old config
     placed, _ = await _converge(engine, op, old)
     endpoints = writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints])
-    return f"config version {old['config_version']} on {old['replicas']} replica(s)", (endpoints,)
+    words = f"config version {old['config_version']} put back on {_count(old['replicas'], 'replica')}"
+    return words, (endpoints,)
 
 
 async def _departures(engine: Engine, op: Operation) -> tuple[Fire, ...]:
@@ -188,7 +193,8 @@ async def _undo_reserve(engine: Engine, op: Operation) -> tuple[str, tuple[Also,
     held = await reads.find_reservation(engine.db, op.instance_id)
     keep = op.previous["replicas"] if op.previous else 0
     back = (held["places"] if held else 0) - keep
-    return f"{max(back, 0)} place(s)", writes.release_down_to(op.instance_id, keep) if keep else ()
+    words = f"{_count(back, 'place')} released" if back > 0 else ""
+    return words, writes.release_down_to(op.instance_id, keep) if keep else ()
 
 
 UNDO = {"release": _undo_reserve, "remove": _undo_apply}
@@ -199,7 +205,7 @@ async def drain(engine: Engine, op: Operation) -> Outcome:
     told = await engine.fleet.drain(op.instance_id)
     return Outcome(
         T.DRAINED,
-        reason=f"endpoints hidden, {told} agent(s) told",
+        reason=f"endpoints hidden, {_count(told, 'agent')} told",
         also=(writes.hide_endpoints(op.instance_id),),
     )
 

@@ -62,11 +62,10 @@ async def _look_serving(engine: Engine, op: Operation, memory: Memory) -> Look:
 
     ended = engine.exits.get(op.instance_id)
     if ended is not None:
-        words = f": {ended.words}" if ended.words else ""
         return Look(
             Outcome(
                 provision.Event.FAIL,
-                reason=f"replica {ended.replica} (pid {ended.pid}) ended, {ended.reason}{words}",
+                reason=f"replica {ended.replica} (pid {ended.pid}) ended, {ended}",
                 data={"code": "gateway_exited", "replica": ended.replica, "pid": ended.pid, "words": ended.words},
             )
         )
@@ -74,13 +73,7 @@ async def _look_serving(engine: Engine, op: Operation, memory: Memory) -> Look:
     agents = [a for a in await reads.agents(engine.db, op.instance_id) if a["replica"] <= wanted]
     for a in agents:
         if a["rejected_hash"] == config_hash:
-            return Look(
-                Outcome(
-                    provision.Event.REJECTED,
-                    reason=f"replica {a['replica']} refused config {config_hash[:6]}: {a['config_error']}",
-                    data={"code": "config_rejected", "replica": a["replica"], "words": a["config_error"]},
-                )
-            )
+            return Look(await _rejected(engine, op, a))
     online = [a for a in agents if a["state"] == enrolment.State.ONLINE.value and engine.fleet.is_live(a["id"])]
     active = [a for a in online if a["active_hash"] == config_hash]
     summary = f"{len(online)} of {wanted} enrolled, config {config_hash[:6]} active on {len(active)}"
@@ -100,6 +93,20 @@ async def _look_serving(engine: Engine, op: Operation, memory: Memory) -> Look:
         again = PROBE_AGAIN_S[min(memory.probes, len(PROBE_AGAIN_S) - 1)]
         memory.probes += 1
     return Look(again_s=again, summary=summary, seen=seen)
+
+
+async def _rejected(engine: Engine, op: Operation, agent: dict[str, Any]) -> Outcome:
+    """The gateway's own words, and what is known beyond them: a nack says that a config is wrong, rarely where."""
+    words, where = agent["config_error"], ""
+    config = await reads.find_config(engine.db, op.instance_id, op.spec["config_version"])
+    if config is not None and engine.provisioner is not None:
+        where = await engine.provisioner.explain(config["rendered"])
+    return Outcome(
+        provision.Event.REJECTED,
+        reason=f"replica {agent['replica']} refused config {op.spec['config_hash'][:6]}: {words}"
+        + (f" ({where})" if where else ""),
+        data={"code": "config_rejected", "replica": agent["replica"], "words": words, "explained": where},
+    )
 
 
 async def _confirmed(

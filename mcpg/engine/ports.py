@@ -64,6 +64,11 @@ class Exited:
     reason: str  # e.g. "exit code 1", "signal 9", "not found after a restart of this machine"
     words: str
 
+    def __str__(self) -> str:
+        """`exit code 1: its last words`; the words of one that was killed tell nothing about why."""
+        words = " | ".join(self.words.split("\n"))
+        return self.reason if not words or self.reason.startswith("signal") else f"{self.reason}: {words}"
+
 
 @dataclass(frozen=True, slots=True)
 class Removed:
@@ -97,6 +102,9 @@ class Provisioner(Protocol):
 
     async def last_words(self, instance_id: str) -> str:
         """The end of the logs of the replicas that ended on their own; "" when none did."""
+
+    async def explain(self, config: str) -> str:
+        """What is wrong with a config that a gateway refused, beyond the gateway's own words; "" when nothing is known."""
 
     async def stop(self) -> None:
         """Stop watching. What runs goes on running."""

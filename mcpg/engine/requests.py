@@ -46,7 +46,7 @@ class Publish:
     """A create or update as the API parsed it. None means: as it is, or the default."""
 
     name: str
-    replicas: int
+    replicas: int | None = None
     size: str | None = None
     region: str | None = None
     isolation_tier: str | None = None
@@ -131,7 +131,7 @@ async def _running_on(engine: Engine, scope: Scope, holder: Row, digest: str) ->
     raise Busy(
         f"{holder['name']} is busy: operation {row['id']} ({row['kind']}) is {row['state']}",
         cause="one operation at a time runs on a gateway",
-        hint=f"wait for it: mcpg-ctl provision history --org {scope.org} --verbose",
+        hint=f"try again when it is over; mcpg-ctl provision history --org {scope.org} --limit 1 --verbose shows it",
         operation_id=row["id"],
     )
 
@@ -185,7 +185,7 @@ async def _update(
 def _first_spec(wish: Publish, config: Rendered) -> dict[str, Any]:
     """What a new instance is asked to be; regions and tiers left out are "": any."""
     return {
-        "replicas": wish.replicas,
+        "replicas": wish.replicas or 1,
         "size": wish.size or "s",
         "region": wish.region or "",
         "isolation_tier": wish.isolation_tier or "",
@@ -206,8 +206,8 @@ def _next_spec(wish: Publish, old: dict[str, Any]) -> dict[str, Any]:
                 cause=f"it is {old.get(field) or 'unset'}, and {asked} was asked for",
                 hint="delete it and create it anew, or leave the option out",
             )
-    given = {f: v for f in ("size", "custom_hostname", "image_tag") if (v := getattr(wish, f)) is not None}
-    return old | given | {"replicas": wish.replicas}
+    changeable = ("replicas", "size", "custom_hostname", "image_tag")
+    return old | {f: v for f in changeable if (v := getattr(wish, f)) is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ async def delete(engine: Engine, scope: Scope, instance_uid: str, *, actor: str,
         raise NotFound(
             f"no instance {instance_uid} in {scope}",
             cause="it was deleted" if gone else "",
-            hint=f"mcpg-ctl provision history --org {scope.org}",
+            hint=f"mcpg-ctl provision history --org {scope.org} -o wide shows the uids",
         )
     if not row["managed"]:
         raise Refused(

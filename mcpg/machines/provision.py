@@ -16,7 +16,7 @@ class State(Enum):
     READY = "ready"  # all of that was seen; the evidence is in the journal line
     PAUSED = "paused"  # compensation did not succeed in its time; an operator decides
     COMPENSATING = "compensating"  # taking back what was done, newest first
-    FAILED = "failed"  # gave up; the reason is in the line, and nothing of it is left behind
+    FAILED = "failed"  # gave up: nothing of a create is left, an updated gateway is as it was before
     CANCELLED = "cancelled"  # as failed, at someone's request
 
 

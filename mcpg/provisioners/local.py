@@ -21,6 +21,7 @@ from mcpg.engine.ports import Answer, Exited, Order, Placed, Removed
 from mcpg.errors import BadConfig, GatewayExited, PermanentError, TemporaryError
 from mcpg.provisioners import attachment, processes
 from mcpg.provisioners.binary import Gateway, find_gateway, project_caches
+from mcpg.provisioners.checker import check
 from mcpg.provisioners.loopback import ask_health, reserve
 from mcpg.provisioners.processes import Record, Watch
 from mcpg.provisioners.replica import Ended, Replica, Shelf, write
@@ -116,6 +117,11 @@ class Local:
         if len(said) == 1:
             return said[0][1]
         return "\n".join(f"replica {number}: {text}" for number, text in said)
+
+    async def explain(self, config: str) -> str:
+        """What `mcpg-config check` says, where the gateway comes with it."""
+        gateway = await self._find_gateway()
+        return await check(Path(gateway.path), config) if gateway.kind == "mcpg" else ""
 
     async def stop(self) -> None:
         """Forget the watches and held ports; every gateway goes on running."""

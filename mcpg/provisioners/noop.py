@@ -32,5 +32,8 @@ class Noop:
     async def last_words(self, instance_id: str) -> str:
         return ""
 
+    async def explain(self, config: str) -> str:
+        return ""
+
     async def stop(self) -> None:
         """There is nothing to stop watching."""

@@ -31,7 +31,8 @@ class StateLock:
             raise StateDirBusy(
                 f"another control plane runs on {self._path.parent}: {holder}",
                 cause="one process at a time may work on a state directory",
-                hint="mcpg-ctl status shows it; give this one another --state-dir, or stop that one first",
+                hint=f"mcpg-ctl status --state-dir {self._path.parent} shows it;"
+                " give this one another --state-dir, or stop that one first",
             ) from None
         self._file = file
         self.say(f"pid {os.getpid()}, starting")

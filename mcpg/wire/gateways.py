@@ -19,7 +19,7 @@ class PublishBody(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: str
-    replicas: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
+    replicas: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
     size: Size | None = None
     region: str | None = None
     isolation_tier: str | None = None

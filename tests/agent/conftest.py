@@ -247,6 +247,9 @@ class Paper:
     async def last_words(self, instance_id: str) -> str:
         return ""
 
+    async def explain(self, config: str) -> str:
+        return ""
+
     async def stop(self) -> None: ...
 
 

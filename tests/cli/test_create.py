@@ -57,7 +57,7 @@ def test_yaml_and_json_say_the_same(acme: Ctl, happy: Fake) -> None:
 def test_only_what_was_given_is_sent(acme: Ctl, happy: Fake) -> None:
     """An absent field keeps its old value in an update."""
     acme(*CREATE)
-    assert sent(happy).body == {"name": "edge-1", "replicas": 1}
+    assert sent(happy).body == {"name": "edge-1"}
 
 
 def test_everything_that_was_given_is_sent(acme: Ctl, happy: Fake, tmp_path: Path) -> None:

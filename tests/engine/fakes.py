@@ -56,4 +56,7 @@ class Scripted:
     async def last_words(self, instance_id: str) -> str:
         return ""
 
+    async def explain(self, config: str) -> str:
+        return ""
+
     async def stop(self) -> None: ...

@@ -57,14 +57,14 @@ async def test_a_permanent_error_ends_failed_in_its_own_words_and_leaves_nothing
     scripted.problems = [PermanentError("the disk is on fire", cause="really")]
     events = await on.publish("edge-1")
     assert story(events)[-2:] == [("fail", "compensating"), ("undone", "failed")]
-    assert events[-1]["message"] == "the disk is on fire: really"
+    assert events[-1]["reason"] == "the disk is on fire: really"
     assert (await places(on), await on.instances(), scripted.running) == (0, [], {})
 
 
 async def test_an_unforeseen_exception_is_an_event_with_its_words(on: Plane, scripted: Scripted) -> None:
     scripted.problems = [ZeroDivisionError("by zero")]
     events = await on.publish("edge-1")
-    assert events[-1]["message"] == "ZeroDivisionError: by zero"
+    assert events[-1]["reason"] == "ZeroDivisionError: by zero"
 
 
 async def test_work_that_does_not_end_in_time_is_taken_back(scripted: Scripted, start_plane: StartPlane) -> None:
@@ -80,7 +80,7 @@ async def test_work_that_does_not_end_in_time_is_taken_back(scripted: Scripted, 
 async def test_compensation_undoes_what_the_journal_says_was_begun_newest_first(on: Plane, scripted: Scripted) -> None:
     scripted.problems = [PermanentError("no")]
     events = await on.publish("edge-1")
-    assert [u.split(":")[0] for u in events[-1]["data"]["undone"]] == ["remove", "release"]
+    assert events[-1]["data"]["undone"] == ["removed", "1 place released"]
 
 
 async def test_a_compensation_that_fails_pauses_and_says_why(on: Plane, scripted: Scripted) -> None:
@@ -156,7 +156,7 @@ async def test_a_gateway_that_ends_while_it_is_confirmed_fails_the_operation(
         scripted.on_exit(Exited(scripted.orders[0].instance_id, 1, 1001, "exit code 3", "no such config"))
         events = await create
         assert events[-1]["state"] == "failed"
-        assert events[-1]["message"] == "replica 1 (pid 1001) ended, exit code 3: no such config"
+        assert events[-1]["reason"] == "replica 1 (pid 1001) ended, exit code 3: no such config"
         assert events[-1]["code"] == "gateway_exited"
 
 
