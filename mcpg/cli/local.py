@@ -130,7 +130,7 @@ def banner(facts: dict[str, Any], url: str, *, opened: bool) -> list[str]:
 
 
 def _auth(mode: str, bind: str) -> str:
-    """Who may connect, as far as it is known: a running server's record does not say where it listens."""
+    """Who may connect; *bind* is "" for a server of a version that did not write it down."""
     if mode != "none":
         return f"{mode}: whoever signs in"
     if not bind:
