@@ -304,6 +304,9 @@ async def _serve(settings: Settings, on_ready: Callable[[Started], None]) -> Non
         on_ready(plane.started)
         await stop.wait()
         log.info("stopping")
+    for number in (signal.SIGTERM, signal.SIGINT):  # all is closed: a second signal must not spoil the exit code
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _where(started: Started) -> tuple[str, str, str]:

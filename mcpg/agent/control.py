@@ -23,7 +23,7 @@ from mcpg.agent.pb import agent_pb2_grpc
 from mcpg.agent.sessions import Close, Session, Sessions
 from mcpg.agent.tokens import LIFE_S, ROTATE_BELOW_S, Claims, InstanceTokens
 from mcpg.engine.agents import Agents, Introduction
-from mcpg.errors import MAPPING, Forbidden, McpgError, NotSignedIn
+from mcpg.errors import MAPPING, Forbidden, McpgError, NotSignedIn, Unavailable
 from mcpg.machines import enrolment
 from mcpg.store import reads
 from mcpg.store.clock import Clock
@@ -148,6 +148,9 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
             async for message in messages:
                 try:
                     await self._take(message, session)
+                except Unavailable as exc:  # not written down: let it connect again, be told again and say it again
+                    end = Close(grpc.StatusCode.UNAVAILABLE, exc.what)
+                    break
                 except McpgError as exc:
                     log.warning(
                         "agent %s: %s not dealt with: %s", session.agent_id, message.WhichOneof("kind"), exc.what

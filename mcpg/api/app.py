@@ -70,7 +70,9 @@ async def readyz(request: Request) -> HTTPResponse:
     checks: dict[str, object] = {"stopping": parts.stopping}
     try:
         await reads.ping(parts.db)
-        checks["database"] = "ok"
+        checks["database"] = (
+            "ok" if parts.db.is_in_place() else "its file was deleted or replaced: restart on what is there"
+        )
     except Exception as exc:  # noqa: BLE001 - whatever it is, the answer is that it is not ready, and why
         checks["database"] = f"{type(exc).__name__}: {exc}"
     ready = checks["database"] == "ok" and not parts.stopping
@@ -83,6 +85,8 @@ async def meta(request: Request) -> HTTPResponse:
 
 def guard(request: Request) -> HTTPResponse | None:
     request.ctx.id = f"req-{secrets.token_hex(6)}"
+    if request.method == "NONE":  # what could not be read as a request at all: on_error says so
+        return None
     allowed = server(request).allowed_hosts
     if allowed is None:
         return None
@@ -93,9 +97,14 @@ def guard(request: Request) -> HTTPResponse | None:
             hint=f"use one of: {', '.join(sorted(allowed))}",
         )
     origin = request.headers.get("origin")
-    if request.method in UNSAFE and origin is not None and host_of(origin) not in allowed:
+    if request.method in UNSAFE and origin is not None and not _is_ours(origin, request.headers.get("host", "")):
         raise Forbidden("this request comes from another site's page", cause=f"its Origin is {origin[:80]!r}")
     return None
+
+
+def _is_ours(origin: str, host: str) -> bool:
+    """Whether a page's origin is the very host and port it asks: another port of this machine is another site."""
+    return origin.partition("://")[2].lower() == host.lower()
 
 
 def finish(request: Request, response: BaseHTTPResponse) -> None:

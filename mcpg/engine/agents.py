@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited
-from mcpg.errors import Conflict, Forbidden, NotFound, NotSignedIn, Refused
+from mcpg.errors import Conflict, Forbidden, NotFound, NotSignedIn, Refused, Unavailable
 from mcpg.machines import enrolment
 from mcpg.machines.enrolment import STALE_AFTER_S, Event, State
 from mcpg.store import reads, writes
@@ -308,8 +308,13 @@ class Agents:
     async def _save(self) -> None:
         self._flush = None
         unsaved, self._unsaved = self._unsaved, {}
-        if unsaved:
+        if not unsaved:
+            return
+        try:
             await self._engine.db.writer.execute(*writes.seen(list(unsaved.items())))
+        except Unavailable as exc:
+            log.warning("when %d agents were last heard was not saved: %s", len(unsaved), exc.cause)
+            self._unsaved = unsaved | self._unsaved
 
     def last_heard(self, agent_id: str) -> int | None:
         """When this process last heard the agent, newer than the row's `last_seen_at`; None when it did not."""

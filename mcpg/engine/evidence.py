@@ -38,6 +38,7 @@ class Memory:
 
     progress: tuple[int, int] = (0, 0)
     probes: int = 0
+    trouble: bool = False  # a look failed, and was logged
 
 
 async def look(engine: Engine, op: Operation, memory: Memory) -> Look:

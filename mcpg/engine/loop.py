@@ -13,19 +13,21 @@ import logging
 import random
 import secrets
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mcpg.engine import evidence
 from mcpg.engine.bus import Bus
 from mcpg.engine.effects import EFFECTS, failure
+from mcpg.engine.evidence import Look, Memory, look
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Exited, Fleet, Provisioner
 from mcpg.errors import Refused, TemporaryError, Unavailable
+from mcpg.machines import TABLES
 from mcpg.machines.table import Wait, Work
 from mcpg.store import reads, writes
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.database import Database
-from mcpg.store.journal import LEASE_S, Fire, Line, Timeout
+from mcpg.store.journal import LEASE_S, ROWS, Fire, Line, Timeout
 
 if TYPE_CHECKING:
     from mcpg.engine.agents import Agents
@@ -108,6 +110,7 @@ class Engine:
         if op.id in self._drivers or op.is_final or self._stopping:
             return
         driver = _Driver(op)
+        self._set_clock(op)
         self._drivers[op.id] = driver
         self._by_instance[op.instance_id] = op.id
         driver.task = asyncio.get_running_loop().create_task(self._run(driver), name=f"drive {op.id}")
@@ -143,8 +146,17 @@ class Engine:
         self.bus.publish(line)
         self.agents.on_line(line)
         driver = self._drivers.get(line.subject)
-        if driver is not None and line.seq > driver.op.version:
-            driver.wake.set()  # moved by somebody else, or by us a moment ago: the driver compares
+        if driver is not None:
+            if line.seq > driver.op.version:
+                driver.wake.set()  # moved by somebody else, or by us a moment ago: the driver compares
+        elif ROWS[line.machine] == "operation" and line.dest in TABLES[line.machine].driven:
+            self.aside(self._adopt(line.subject))
+
+    async def _adopt(self, operation_id: str) -> None:
+        """A row came to rest where the engine moves it on: whoever wrote the line, and whether or not they still wait."""
+        row = await reads.find_operation(self.db, operation_id)
+        if row is not None:
+            self.take(Operation.of(row))
 
     # ---- driving
 
@@ -153,19 +165,19 @@ class Engine:
         try:
             while not op.is_final:
                 try:
-                    if not await self._turn(driver):
+                    if not await self._turn(driver) and not await self._moved_on(op):
                         return
                     trouble = 0
-                except Unavailable as exc:  # the database: the row rests, we come back
+                except Exception as exc:
+                    # The database, a disk that is full, a mistake of ours: the row rests where it is, and we come back.
                     trouble += 1
-                    delay = min(RETRY_CAP_S, 0.5 * 2**trouble)
-                    log.error("%s: %s (%s); trying again in %.0f s", op.id, exc.what, exc.cause, delay)  # noqa: TRY400
+                    delay = min(RETRY_CAP_S, 0.25 * 2**trouble)
+                    trace = None if isinstance(exc, Unavailable) else exc
+                    words = f"{op.id} in {op.state}: {exc}; trying again in {delay:.1f} s"
+                    log.error("%s", words, exc_info=trace)  # noqa: TRY400 - a database that is away needs no traceback
                     await asyncio.sleep(delay)
-                    await self._reload(op)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            log.exception("driving %s from %s failed; the next start takes it again", op.id, op.state)
+                    with suppress(Exception):  # then the next turn finds out
+                        await self._reload(op)
         finally:
             self._drivers.pop(op.id, None)
             if self._by_instance.get(op.instance_id) == op.id:
@@ -209,15 +221,36 @@ class Engine:
             op.state = moved.dest
             seconds = self.timeout(op.table, op.state)
             op.deadline_at = None if seconds is None else moved.at + int(seconds * 1e6)
+            op.ends = None if seconds is None else asyncio.get_running_loop().time() + seconds
 
     async def _reload(self, op: Operation) -> None:
         row = await reads.find_operation(self.db, op.id)
         assert row is not None  # noqa: S101 - operations are never deleted
-        op.state, op.version, op.deadline_at = row["state"], row["version"], row["deadline_at"]
+        if (row["state"], row["version"]) != (op.state, op.version):
+            op.state, op.version, op.deadline_at = row["state"], row["version"], row["deadline_at"]
+            self._set_clock(op)
+
+    async def _moved_on(self, op: Operation) -> bool:
+        """Whether somebody moved the row while we came to rest: asked last, with no pause before the driver goes."""
+        at = op.version
+        await self._reload(op)
+        return op.version != at
+
+    def _set_clock(self, op: Operation) -> None:
+        """
+        From the stored, absolute deadline to this process's monotonic clock, once for each state that is taken up.
+
+        A wall clock that is set back must not make a state last longer than the definition allows it.
+        """
+        op.ends = None
+        if op.deadline_at is not None:
+            left = max(0.0, (op.deadline_at - self.clock()) / 1e6)
+            allowed = self.timeout(op.table, op.state)
+            op.ends = asyncio.get_running_loop().time() + (left if allowed is None else min(left, allowed))
 
     def _left(self, op: Operation) -> float | None:
         """Seconds to the state's deadline; None without one."""
-        return None if op.deadline_at is None else max(0.0, (op.deadline_at - self.clock()) / 1e6)
+        return None if op.ends is None else max(0.0, op.ends - asyncio.get_running_loop().time())
 
     async def _work(self, op: Operation, rest: Work) -> Outcome:
         effect = EFFECTS[rest.effect]
@@ -250,12 +283,24 @@ class Engine:
     def _allowed(self, op: Operation) -> str:
         return f"{self.timeout(op.table, op.state) or 0:g} s"
 
+    async def _look(self, op: Operation, memory: Memory) -> Look:
+        """A look that fails is no evidence: it is tried again, and the deadline stands."""
+        try:
+            return await look(self, op, memory)
+        except (Refused, Unavailable):
+            raise
+        except Exception as exc:
+            if not memory.trouble:
+                log.exception("%s: could not look; trying again every second", op.id)
+            memory.trouble = True
+            return Look(again_s=1.0, summary=f"{type(exc).__name__}: {exc}")
+
     async def _watch(self, driver: _Driver, rest: Wait) -> Outcome | None:
         """Look until there is an outcome or the deadline passes. None: somebody else moved the row."""
-        op, memory, at = driver.op, evidence.Memory(), driver.op.version
+        op, memory, at = driver.op, Memory(), driver.op.version
         while True:
             driver.wake.clear()
-            found = await evidence.look(self, op, memory)
+            found = await self._look(op, memory)
             if found.outcome is not None and found.outcome.event.value == "observed":
                 await self._raise(op, found.outcome)
                 at = op.version

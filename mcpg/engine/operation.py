@@ -33,6 +33,7 @@ class Operation:
     attempt: int = 0
     next_attempt_at: int | None = None
     cancelled: bool = False
+    ends: float | None = None  # its state's deadline on the monotonic clock of the event loop that drives it
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Operation:

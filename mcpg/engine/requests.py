@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,7 @@ from mcpg.errors import BadSpec, Busy, Conflict, KeyReused, NameTaken, NoCapacit
 from mcpg.machines import provision, teardown
 from mcpg.store import reads, writes
 from mcpg.store.clock import short_id, uuid7
-from mcpg.store.journal import Birth, Fire, Line, Step, canonical
+from mcpg.store.journal import Birth, Fire, Step, canonical
 
 if TYPE_CHECKING:
     from mcpg.engine.loop import Engine
@@ -59,6 +60,14 @@ class _KeyRace(Conflict):
     """Another request with this Idempotency-Key was accepted a moment earlier."""
 
 
+_RENDERER = ThreadPoolExecutor(1, "render")  # of its own: huge configs wait for each other, and nothing waits for them
+
+
+async def _rendered(raw: str) -> Rendered:
+    """A huge config takes seconds."""
+    return await asyncio.get_running_loop().run_in_executor(_RENDERER, render, raw)
+
+
 @cache
 def _default_config() -> Rendered:
     return render(DEFAULT_CONFIG)
@@ -75,7 +84,7 @@ async def publish(engine: Engine, scope: Scope, wish: Publish, *, actor: str, ke
     Raises BadConfig, BadSpec, NameTaken, Busy, KeyReused, NoProvisioner.
     """
     _needs_provisioner(engine)
-    config = None if wish.config is None else await asyncio.to_thread(render, wish.config)  # seconds, for a huge one
+    config = None if wish.config is None else await _rendered(wish.config)
     body = {f: getattr(wish, f) for f in wish.__dataclass_fields__}
     digest = _body_hash(scope, "publish", body)
     for _ in range(4):
@@ -224,7 +233,7 @@ async def plan(engine: Engine, scope: Scope, wish: Publish) -> Plan:
     """Publish without doing it: its answer, or the refusal it would give, NoCapacity included. Reserves nothing."""
     _needs_provisioner(engine)
     raw = wish.config if wish.config is not None else DEFAULT_CONFIG
-    config = await asyncio.to_thread(render, raw)
+    config = await _rendered(raw)
     holder = await reads.find_live_name(engine.db, wish.name)
     if holder is not None:
         await _running_on(engine, scope, holder, "")
@@ -264,13 +273,38 @@ async def delete(engine: Engine, scope: Scope, instance_uid: str, *, actor: str,
             cause="it enrolled itself: somebody else started it, and only they can stop it",
             hint="stop the gateway where it runs; it departs five minutes later",
         )
-    running = await _running_on(engine, scope, row, digest)
-    if running is not None:
-        return running
+    held = await reads.find_operation(engine.db, row["operation_id"]) if row["operation_id"] else None
+    before: list[Step] = []
+    if held is not None and held["state"] == "paused":
+        if held["machine"] == teardown.MACHINE.name:  # the same delete, asked for again: go on with it
+            await engine.db.writer.fire(
+                Fire(
+                    teardown.MACHINE, held["id"], teardown.Event.RESUME, actor, expect=held["version"],
+                    reason="deleted again", claim=engine.epoch,
+                )
+            )  # fmt: skip
+            return Operation.of(held)
+        before = _superseded(engine, held, actor)
+    else:
+        running = await _running_on(engine, scope, row, digest)
+        if running is not None:
+            return running
     operation_id = short_id("op-")
     op = _operation(operation_id, "teardown", "delete", scope, row["name"], row["id"], row["spec"], None, actor, digest)
-    also: list[Step] = [writes.occupy_instance(row["id"], operation_id, row["name"])]
+    also: list[Step] = [*before, writes.occupy_instance(row["id"], operation_id, row["name"])]
     return await _accept(engine, op, teardown.Event.ACCEPT, also, key)
+
+
+def _superseded(engine: Engine, held: Row, actor: str) -> list[Step]:
+    """A provision that paused is over: the delete takes back everything it could not."""
+    words = "the gateway is being deleted"
+    return [
+        Fire(
+            provision.MACHINE, held["id"], provision.Event.SUPERSEDED, actor, expect=held["version"], reason=words,
+            data={"code": "cancelled"}, sets=effects.ended(engine, words, "cancelled"),
+        ),
+        writes.end_operation(held["instance_id"]),
+    ]  # fmt: skip
 
 
 def _operation(
@@ -295,9 +329,6 @@ async def _accept(engine: Engine, op: Operation, event: Any, also: list[Step], k
         data={"kind": op.kind, "name": op.name, "instance_id": op.instance_id, "spec": op.spec},
         refuse=lambda: _KeyRace("this Idempotency-Key is in use", cause="the same request arrived twice at once"),
     )  # fmt: skip
-    lines: list[Line] = await engine.db.writer.submit(
-        [birth, *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)]
-    )
-    op.state, op.version = lines[-1].dest, lines[-1].seq
-    engine.take(op)
+    # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
+    await engine.db.writer.submit([birth, *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)])
     return op

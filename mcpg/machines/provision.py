@@ -34,6 +34,7 @@ class Event(Enum):
     CANCEL = "cancel"
     UNDONE = "undone"
     RESUME = "resume"
+    SUPERSEDED = "superseded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ MACHINE = Table(
         Move(S.COMPENSATING, E.CANCEL, S.COMPENSATING),  # already on its way back: noted, and it ends cancelled
         Move(S.PAUSED, E.RESUME, S.COMPENSATING),
         Move(S.PAUSED, E.CANCEL, S.COMPENSATING),
+        Move(S.PAUSED, E.SUPERSEDED, S.FAILED),  # its gateway is being deleted, which takes back everything
     ),
     rests={
         S.REQUESTED: Owner("the request that wrote it: accept follows in the same transaction"),
@@ -104,7 +106,7 @@ MACHINE = Table(
         S.APPLYING: Work("apply", E.APPLIED, E.FAIL, E.DEADLINE, timeout_s=30, undo="remove"),
         S.CONFIRMING: Wait("every replica enrolled, config active, endpoint answering", E.DEADLINE, timeout_s=60),
         S.COMPENSATING: Work("compensate", E.UNDONE, E.FAIL, E.DEADLINE, timeout_s=120),
-        S.PAUSED: Owner("an operator: resume"),
+        S.PAUSED: Owner("an operator: resume, or a delete of the gateway"),
     },
     phases={
         S.REQUESTED: "allocating",

@@ -188,6 +188,11 @@ class Table:
         return tuple(s.value for s, r in self.rests.items() if isinstance(r, Work))
 
     @cached_property
+    def driven(self) -> frozenset[str]:
+        """States that the engine moves on from: by work, or by watching."""
+        return frozenset(s.value for s, r in self.rests.items() if isinstance(r, Work | Wait))
+
+    @cached_property
     def final_values(self) -> frozenset[str]:
         return frozenset(s.value for s in self.final)
 

@@ -143,9 +143,10 @@ class Local:
         replica = self._shelf.replica(order.instance_id, number)
         watch = await self._living(replica)
         if watch is not None:
-            if processes.listener(replica.port, watch.identity, watch.marker) != "other":
+            deaf = processes.listener(replica.port, watch.identity, watch.marker) == "other"
+            if not deaf and replica.control_plane in ("", self._grpc_url):
                 return _placed(order, replica, watch, started=False)
-            await self._end_deaf(replica, watch)
+            await self._end_deaf(replica, watch)  # or it dials where no control plane is any more, and never learns
         elif ended := replica.ended(order.operation_id):
             raise _died(order, number, ended.reason, replica.words(ended.log_offset))
         return await self._start(order, replica, gateway)
@@ -161,6 +162,7 @@ class Local:
             self._reserved[replica.key] = held
             port = int(held.getsockname()[1])
             replica.remember_port(port)
+            replica.remember_control_plane(self._grpc_url)
             attach = attachment.control_plane(order, replica, gateway, self._grpc_url, url)
             write(replica.boot_file, config.boot(order.config, bind=f"127.0.0.1:{port}", control_plane=attach))
             replica.forget_ends()

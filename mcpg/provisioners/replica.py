@@ -125,6 +125,17 @@ class Replica:
     def remember_port(self, port: int) -> None:
         write(self.directory / "port", str(port))
 
+    @property
+    def control_plane(self) -> str:
+        """The gRPC URL its process was started with; "" when that was not noted."""
+        try:
+            return (self.directory / "control-plane").read_text()
+        except OSError:
+            return ""
+
+    def remember_control_plane(self, url: str) -> None:
+        write(self.directory / "control-plane", url)
+
     def words(self, log_offset: int) -> str:
         return words.last_words(self.log, log_offset)
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from tortoise import Tortoise
+from tortoise.exceptions import BaseORMException
 from tortoise.migrations.api import migrate
 from tortoise.transactions import in_transaction
 
@@ -115,12 +116,21 @@ def applied_migrations(path: Path) -> list[str]:
     return [n for (n,) in names]
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Database:
     """An open database. `writer` is the only way to a state; `path` its file; `fresh` whether this start created it."""
 
     def __init__(self, path: Path, writer: JournalWriter, *, fresh: bool, schema_version: int) -> None:
         self._reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
         self.path = path
+        self._file = _identity(path)
         self.writer = writer
         self.fresh = fresh
         self.schema_version = schema_version
@@ -162,10 +172,21 @@ class Database:
                     for t in TABLES.values()
                 )
             )
+        except (OSError, sqlite3.Error, BaseORMException) as exc:
+            await Tortoise.close_connections()
+            raise StateDirUnusable(
+                f"the database {path} cannot be opened for writing",
+                cause=str(exc),
+                hint="mend the disk, or the file's mode",
+            ) from exc
         except BaseException:
             await Tortoise.close_connections()
             raise
         return db
+
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to the file that is open; a deleted one is written to in vain."""
+        return _identity(self.path) == self._file
 
     async def rows(self, sql: str, *params: Any) -> list[Row]:
         """

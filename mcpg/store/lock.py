@@ -19,7 +19,8 @@ class StateLock:
 
     def take(self) -> None:
         try:
-            file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115 - held open for as long as we run
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            file = os.fdopen(descriptor, "a+", encoding="utf-8")
         except OSError as exc:
             raise StateDirUnusable(f"{self._path} cannot be opened", cause=exc.strerror or str(exc)) from exc
         try:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mcpg.wire.base import Body
 
 Size = Literal["s", "m", "l", "xl"]
+Word = Annotated[str, Field(max_length=255, pattern=r"^[\x20-\x7e]*$")]  # what is stored and shown as it was sent
 
 
 class PublishBody(BaseModel):
@@ -18,14 +19,14 @@ class PublishBody(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: str
+    name: Annotated[str, Field(max_length=1000)]
     replicas: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
     size: Size | None = None
-    region: str | None = None
-    isolation_tier: str | None = None
-    custom_hostname: str | None = None
+    region: Word | None = None
+    isolation_tier: Word | None = None
+    custom_hostname: Word | None = None
     config_toml: str | None = None
-    image_tag: str | None = None
+    image_tag: Word | None = None
 
 
 class DryRun(Body):

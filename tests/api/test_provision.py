@@ -145,6 +145,9 @@ async def test_a_name_taken_in_another_environment_is_refused(plane: Plane) -> N
         ({"name": "edge-1", "replicas": True}, "replicas"),
         ({"name": "edge-1", "size": "xxl"}, "size"),
         ({"name": 7}, "name"),
+        ({"name": "edge-1", "region": "a\x00b"}, "region"),
+        ({"name": "edge-1", "custom_hostname": "x" * 256}, "custom_hostname"),
+        ({"name": "x" * 100_000}, "name"),
         ([], "body"),
         (None, "body"),
     ],
@@ -157,6 +160,13 @@ async def test_a_wrong_field_is_named(plane: Plane, body: Any, field: str) -> No
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"name": "a\x00b"}', b"[" * 100_000])
 async def test_what_is_not_json_is_refused(plane: Plane, body: bytes) -> None:
     await refused(plane, 400, "bad_spec", content=body)
+
+
+@pytest.mark.parametrize("line", ["GET /é HTTP/1.1", "GET / HTTP/9", "GET", "\x00"])
+async def test_what_is_no_request_gets_a_4xx_and_not_a_riddle(plane: Plane, line: str) -> None:
+    answer = await raw(plane, f"{line}\r\nHost: x\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b"421" not in answer.split(b"\r\n")[0]
 
 
 async def test_a_body_that_is_too_large_is_refused(plane: Plane) -> None:

@@ -77,6 +77,20 @@ async def test_a_foreign_page_cannot_create(plane: Plane) -> None:
     assert await plane.instances() == []
 
 
+async def test_another_port_of_this_machine_is_another_site(plane: Plane) -> None:
+    """A page that some other server on this machine delivers may not ask for gateways either."""
+    for origin, status in (("http://127.0.0.1:1", 403), ("null", 403), (plane.url, 200)):
+        answer = await plane.client.post(plane.gateways, json={"name": "edge-1"}, headers={"Origin": origin})
+        assert answer.status_code == status, origin
+
+
+async def test_a_database_that_was_deleted_under_us_is_noticed(plane: Plane) -> None:
+    (plane.state_dir / "cp-state.db").unlink()
+    ready = await plane.client.get("/readyz")
+    assert ready.status_code == 503
+    assert "deleted or replaced" in ready.json()["checks"]["database"]
+
+
 async def test_localhost_names_are_ours(plane: Plane) -> None:
     port = plane.url.rsplit(":", 1)[1]
     assert (await plane.client.get("/v1/orgs", headers={"Host": f"localhost:{port}"})).status_code == 200
