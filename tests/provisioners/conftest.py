@@ -23,7 +23,7 @@ TOKEN = "ENROL-do-not-tell-0123456789"
 @pytest.fixture(scope="session")
 def real_gateway() -> str:
     """The path of the real `mcpg`. Its absence is a failure, not a skip: its behaviour is what is tested here."""
-    candidates = [ROOT / ".cache" / "gateway" / IN_PACKAGE, Path("/tmp/gw") / IN_PACKAGE]
+    candidates = [ROOT / ".cache" / "gateway" / IN_PACKAGE]
     if named := os.environ.get("MCPG_TEST_GATEWAY"):
         candidates = [Path(named)]
     for path in candidates:
@@ -99,11 +99,9 @@ async def make(state_dir: Path, exits: Exits) -> AsyncIterator[Callable[..., Loc
     """Makes provisioners on the state directory; they stop watching at the end."""
     made: list[Local] = []
 
-    def one(gateway_bin: str, *, stop_grace_s: float = 5.0) -> Local:
+    def one(gateway_bin: str, *, stop_grace_s: float = 5.0, grpc_url: str = "http://127.0.0.1:9") -> Local:
         # Port 9 (discard) answers nobody here: the gateways serve, and go on trying to enrol.
-        local = Local(
-            state_dir=state_dir, grpc_url="http://127.0.0.1:9", gateway_bin=gateway_bin, stop_grace_s=stop_grace_s
-        )
+        local = Local(state_dir=state_dir, grpc_url=grpc_url, gateway_bin=gateway_bin, stop_grace_s=stop_grace_s)
         made.append(local)
         return local
 

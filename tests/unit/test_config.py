@@ -183,7 +183,7 @@ def test_the_real_gateway_accepts_what_we_write(text: str, tmp_path: Path) -> No
 def _checker() -> str:
     package = "node_modules/@mcpg-dev/cli-linux-x64/bin/mcpg"
     named = os.environ.get("MCPG_TEST_GATEWAY")
-    candidates = [Path(named)] if named else [ROOT / ".cache" / "gateway" / package, Path("/tmp/gw") / package]
+    candidates = [Path(named)] if named else [ROOT / ".cache" / "gateway" / package]
     for path in candidates:
         if os.access(path.with_name("mcpg-config"), os.X_OK):
             return str(path.with_name("mcpg-config"))
