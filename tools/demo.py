@@ -35,10 +35,11 @@ def check(truth: object, what: str) -> None:
         raise SystemExit(f"demo: not true: {what}")
 
 
-def ctl(*args: str, env: dict[str, str], capture: bool = True) -> str:
+def ctl(*args: str, env: dict[str, str], capture: bool = True, quiet: bool = False) -> str:
     """Run mcpg-ctl as a person would; its talk goes to our stderr, its data comes back."""
     shown = " ".join(["mcpg-ctl", *args])
-    print(f"$ {shown}", flush=True)
+    if not quiet:
+        print(f"$ {shown}", flush=True)
     done = subprocess.run(
         [CTL, *args], env=env, check=False, text=True, stdout=subprocess.PIPE if capture else None, cwd=ROOT
     )
@@ -117,7 +118,9 @@ def story(card: dict[str, Any], state: Path, env: dict[str, str]) -> None:
     print(ctl("provision", "history", "--org", "default", "--verbose", env=env), end="")
 
     say("5. remove it")
-    operations = json.loads(ctl("provision", "history", "--org", "default", "--verbose", "-o", "json", env=env))
+    operations = json.loads(
+        ctl("provision", "history", "--org", "default", "--verbose", "-o", "json", env=env, quiet=True)
+    )
     pids = [p for o in operations for line in o["history"] or [] for p in line["data"].get("pids", [])]
     check(pids and all(map(alive, pids)), "the gateway's process runs")
     ctl("provision", "delete", *SCOPE, "--instance-uid", created["instance_uid"], "--yes", env=env)
