@@ -330,5 +330,7 @@ async def _accept(engine: Engine, op: Operation, event: Any, also: list[Step], k
         refuse=lambda: _KeyRace("this Idempotency-Key is in use", cause="the same request arrived twice at once"),
     )  # fmt: skip
     # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
-    await engine.db.writer.submit([birth, *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)])
+    unit = [birth, *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)]
+    accepted = (await engine.db.writer.submit(unit))[-1]
+    op.state, op.version = accepted.dest, accepted.seq
     return op
