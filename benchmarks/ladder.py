@@ -21,8 +21,9 @@ from pathlib import Path
 
 from benchmarks.measure import Load, Wrong, bounded, emit, median, middle, quantile, scratch
 from benchmarks.plane import FULL, ask, engine
+from mcpg.engine.core import Scope
 from mcpg.engine.loop import Engine
-from mcpg.engine.requests import Publish, Scope, publish
+from mcpg.engine.requests import Publish, publish
 from mcpg.machines import provision
 
 IN_FLIGHT = (1, 32)

@@ -43,6 +43,7 @@ async def engine(path: Path) -> AsyncIterator[Engine]:
         built = Engine(db, Noop(), timeout=table_timeout)
         built.fleet = Sessions(db)
         built.agents = Agents(built, enrol_base=lambda: "http://127.0.0.1")
+        built.mint = built.agents.mint_for_replica
         await built.agents.start()
         await built.start()
         try:

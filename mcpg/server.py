@@ -196,6 +196,7 @@ class ControlPlane:
         self.engine = Engine(self.db, provisioner, timeout=timeout)
         self.engine.fleet = self.sessions
         self.engine.agents = Agents(self.engine, enrol_base=lambda: external)
+        self.engine.mint = self.engine.agents.mint_for_replica
 
         self._undo.append(self.engine.agents.stop)
         await self.engine.agents.start()

@@ -124,7 +124,7 @@ def lock(state_dir: Path) -> Iterator[None]:
 def read(state_dir: Path) -> Credentials | None:
     """The stored credentials, or None. Raises errors.StateDirUnusable: others may read them, or they are corrupt."""
     path = creds_path(state_dir)
-    stored = _read_json(path, private=True)
+    stored = read_json(path, private=True)
     if stored is None:
         return None
     try:
@@ -157,7 +157,7 @@ def drop(state_dir: Path) -> None:
 
 def read_pairing(state_dir: Path) -> str | None:
     """The gRPC URL of the last control plane."""
-    stored = _read_json(pairing_path(state_dir)) or {}
+    stored = read_json(pairing_path(state_dir)) or {}
     endpoint = stored.get("cp_grpc")
     return endpoint if isinstance(endpoint, str) and endpoint else None
 
@@ -174,7 +174,7 @@ def instance_uid(state_dir: Path, *, wanted: str, hostname: str) -> str:
     Kept before Register is called: a one-shot token can be presented again only by who consumed it, also after a crash.
     The hex is random and not, as in the real gateway, the clock, on which gateways started together collide.
     """
-    stored = _read_json(enrolment_path(state_dir)) or {}
+    stored = read_json(enrolment_path(state_dir)) or {}
     known = stored.get("instance_uid")
     uid = wanted or (known if isinstance(known, str) and known else f"{hostname}-{secrets.token_hex(4)}")
     if uid != known:
@@ -185,42 +185,6 @@ def instance_uid(state_dir: Path, *, wanted: str, hostname: str) -> str:
 def record_registration(state_dir: Path, uid: str, at: str) -> None:
     """Remembers that *uid* was registered *at* (RFC 3339); credentials only know when they were last issued."""
     write_atomically(enrolment_path(state_dir), json.dumps({"instance_uid": uid, "registered_at": at}).encode() + b"\n")
-
-
-def status(state_dir: Path) -> dict[str, Any]:
-    """
-    What is stored, for `gateway-status`: plain JSON, times RFC 3339, None where nothing is known, never a secret.
-
-    Works with nothing stored. What cannot be read is a sentence in `problems` and not an error, because a status is
-    most wanted when something is broken.
-    """
-    from mcpg.agent import lkg  # noqa: PLC0415 - it pulls in protobuf and cryptography, which only this function needs
-
-    problems: list[str] = []
-
-    def tried(reader: Any, *args: Any) -> Any:
-        try:
-            return reader(*args)
-        except errors.StateDir as error:
-            problems.append(f"{error.what}: {error.cause}" if error.cause else error.what)
-            return None
-
-    creds = tried(read, state_dir)
-    enrolment = tried(_read_json, enrolment_path(state_dir)) or {}
-    good = tried(lkg.read, agent_dir(state_dir))
-    expires_at = creds.expires_at if creds else None
-    return {
-        "enrolled": creds is not None,
-        "state_dir": str(state_dir),
-        "instance_id": creds.instance_id if creds else None,
-        "instance_uid": enrolment.get("instance_uid"),
-        "registered_at": enrolment.get("registered_at"),
-        "issued_at": creds.issued_at if creds else None,
-        "expires_at": None if expires_at is None else _rfc3339(expires_at),
-        "endpoint": tried(read_pairing, state_dir),
-        "lkg": {"config_hash": good.config_hash, "written_at": good.written_at} if good else None,
-        "problems": problems,
-    }
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -268,7 +232,7 @@ def read_file(path: Path, *, private: bool) -> bytes | None:
         return file.read()
 
 
-def _read_json(path: Path, *, private: bool = False) -> dict[str, Any] | None:
+def read_json(path: Path, *, private: bool = False) -> dict[str, Any] | None:
     raw = read_file(path, private=private)
     if raw is None:
         return None
@@ -288,7 +252,7 @@ def _make_private_dir(directory: Path) -> None:
         raise _unusable(directory, error) from None
 
 
-def _rfc3339(seconds: float) -> str | None:
+def rfc3339(seconds: float) -> str | None:
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (OverflowError, ValueError, OSError):

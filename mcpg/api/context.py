@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from sanic import Request
 from sanic.response import HTTPResponse
 
+from mcpg.engine.core import Scope
 from mcpg.engine.loop import Engine
-from mcpg.engine.requests import Scope
 from mcpg.errors import BadSlug, BadSpec, Usage
 from mcpg.present import Live
 from mcpg.store import reads

@@ -6,7 +6,8 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from mcpg.api.context import actor, answer, gateway_name, idempotency_key, parse, scope, server, slug
 from mcpg.api.stream import ladder
-from mcpg.engine.requests import Publish, Scope, delete, plan, publish
+from mcpg.engine.core import Scope
+from mcpg.engine.requests import Publish, delete, plan, publish
 from mcpg.errors import NotFound
 from mcpg.store import reads
 from mcpg.wire.gateways import ConfigVersion, ConfigVersionText, DryRun, PublishBody

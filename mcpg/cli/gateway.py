@@ -29,9 +29,9 @@ def _table(data: dict[str, Any], state_dir: Path) -> list[str]:
 def status(line: Line) -> int:
     """Prints the stored state of this machine's agent. Exit 0 when there is none."""
     values = resolve.values(line)
-    from mcpg.agent import credentials
+    from mcpg.agent.status import status
 
-    data = credentials.status(values.state_dir)
+    data = status(values.state_dir)
     render.emit(
         values.output,
         data,

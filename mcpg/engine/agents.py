@@ -14,8 +14,9 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited
 from mcpg.errors import Conflict, Forbidden, NotFound, NotSignedIn, Refused, Unavailable
@@ -24,10 +25,6 @@ from mcpg.machines.enrolment import STALE_AFTER_S, Event, State
 from mcpg.store import reads, writes
 from mcpg.store.clock import short_id, uuid7
 from mcpg.store.journal import Also, Birth, Fire, Line, Step, canonical
-
-if TYPE_CHECKING:
-    from mcpg.engine.loop import Engine
-    from mcpg.engine.requests import Scope
 
 log = logging.getLogger("mcpg.agents")
 
@@ -90,7 +87,7 @@ def nonce_hash(token: str) -> str:
 class Agents:
     """`later` is the timer of the same clock as `engine.clock`."""
 
-    def __init__(self, engine: Engine, *, enrol_base: Callable[[], str], later: Later = _on_the_loop) -> None:
+    def __init__(self, engine: Core, *, enrol_base: Callable[[], str], later: Later = _on_the_loop) -> None:
         self._engine = engine
         self._enrol_base = enrol_base
         self._later = later

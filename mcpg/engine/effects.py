@@ -6,9 +6,10 @@ finds what it did before. None of them moves a state: it answers with an Outcome
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcpg.engine import allocator
+from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Order, Placed
 from mcpg.errors import McpgError, PermanentError
@@ -17,14 +18,11 @@ from mcpg.machines.table import Work
 from mcpg.store import reads, writes
 from mcpg.store.journal import Also, Fire
 
-if TYPE_CHECKING:
-    from mcpg.engine.loop import Engine
-
-Effect = Callable[["Engine", Operation], Awaitable[Outcome]]
+Effect = Callable[[Core, Operation], Awaitable[Outcome]]
 P, T = provision.Event, teardown.Event
 
 
-async def reserve(engine: Engine, op: Operation) -> Outcome:
+async def reserve(engine: Core, op: Operation) -> Outcome:
     """Choose a cluster and take room in it, in the transaction of the move; an update keeps its cluster."""
     chosen, more = await choose(engine, op.instance_id, op.spec)
     if isinstance(chosen, allocator.Refusal):
@@ -44,7 +42,7 @@ async def reserve(engine: Engine, op: Operation) -> Outcome:
 
 
 async def choose(
-    engine: Engine, instance_id: str, spec: dict[str, Any]
+    engine: Core, instance_id: str, spec: dict[str, Any]
 ) -> tuple[allocator.Room | allocator.Refusal, int]:
     """Where *spec* goes, and how many places more than the instance holds it needs; one that holds some stays there."""
     rooms = [
@@ -60,7 +58,7 @@ async def choose(
     return (allocator.Refusal(((room.name, why),)) if why else room), more
 
 
-def _no_capacity(engine: Engine, op: Operation, refusal: allocator.Refusal) -> Outcome:
+def _no_capacity(engine: Core, op: Operation, refusal: allocator.Refusal) -> Outcome:
     wanted = [_count(op.spec["replicas"], "replica"), f"size {op.spec['size']}"]
     wanted += [f"region {op.spec['region']}"] if op.spec["region"] else []
     wanted += [f"tier {op.spec['isolation_tier']}"] if op.spec["isolation_tier"] else []
@@ -77,19 +75,19 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def ended(engine: Engine, error: str = "", code: str = "") -> dict[str, Any]:
+def ended(engine: Core, error: str = "", code: str = "") -> dict[str, Any]:
     """The columns of an operation that is over."""
     return {"finished_at": engine.clock(), "error": error, "code": code}
 
 
-def _not_created(engine: Engine, op: Operation) -> tuple[Also, ...]:
+def _not_created(engine: Core, op: Operation) -> tuple[Also, ...]:
     """What a failed operation leaves of its instance: nothing of a create, the instance as it was of an update."""
     if op.previous is None:
         return (*writes.release(op.instance_id), writes.delete_instance(op.instance_id, engine.clock()))
     return (writes.end_operation(op.instance_id),)
 
 
-async def apply(engine: Engine, op: Operation) -> Outcome:
+async def apply(engine: Core, op: Operation) -> Outcome:
     """Start what is missing, tell what runs, by the spec the instance is assigned."""
     engine.exits.pop(op.instance_id, None)  # an end before this start says nothing about it
     placed, told = await _converge(engine, op, op.spec)
@@ -109,14 +107,14 @@ def _applied(placed: tuple[Placed, ...], told: int) -> str:
     return ", ".join(parts)
 
 
-async def _converge(engine: Engine, op: Operation, spec: dict[str, Any]) -> tuple[tuple[Placed, ...], int]:
+async def _converge(engine: Core, op: Operation, spec: dict[str, Any]) -> tuple[tuple[Placed, ...], int]:
     """Make the provisioner and the connected agents follow *spec*: the replicas, and how many agents were sent it."""
     config = await reads.find_config(engine.db, op.instance_id, spec["config_version"])
     if config is None or engine.provisioner is None:
         raise PermanentError(f"config version {spec['config_version']} of {op.name} is not in the database")
 
     async def enrol(replica: int) -> str:
-        return await engine.agents.mint_for_replica(op, replica)
+        return await engine.mint(op, replica)
 
     placed = await engine.provisioner.apply(
         Order(
@@ -127,7 +125,7 @@ async def _converge(engine: Engine, op: Operation, spec: dict[str, Any]) -> tupl
     return placed, await engine.fleet.push(op.instance_id)
 
 
-async def compensate(engine: Engine, op: Operation) -> Outcome:
+async def compensate(engine: Core, op: Operation) -> Outcome:
     """Take back what the journal says was begun, newest first."""
     lines = await reads.history(engine.db, op.id)
     done: list[str] = []
@@ -160,7 +158,7 @@ def undo_plan(op: Operation, entered: list[str]) -> list[str]:
     return plan
 
 
-async def _undo_apply(engine: Engine, op: Operation) -> tuple[str, tuple[Also, ...]]:
+async def _undo_apply(engine: Core, op: Operation) -> tuple[str, tuple[Also, ...]]:
     """A create's replicas are removed; an update's gateway goes back to its previous spec and config."""
     assert engine.provisioner is not None  # noqa: S101 - nothing was applied without one
     if op.previous is None:
@@ -177,7 +175,7 @@ async def _undo_apply(engine: Engine, op: Operation) -> tuple[str, tuple[Also, .
     return words, (endpoints,)
 
 
-async def _departures(engine: Engine, op: Operation) -> tuple[Fire, ...]:
+async def _departures(engine: Core, op: Operation) -> tuple[Fire, ...]:
     """The last line of each agent of an instance that is no more."""
     return tuple(
         Fire(
@@ -189,7 +187,7 @@ async def _departures(engine: Engine, op: Operation) -> tuple[Fire, ...]:
     )  # fmt: skip
 
 
-async def _undo_reserve(engine: Engine, op: Operation) -> tuple[str, tuple[Also, ...]]:
+async def _undo_reserve(engine: Core, op: Operation) -> tuple[str, tuple[Also, ...]]:
     held = await reads.find_reservation(engine.db, op.instance_id)
     keep = op.previous["replicas"] if op.previous else 0
     back = (held["places"] if held else 0) - keep
@@ -200,7 +198,7 @@ async def _undo_reserve(engine: Engine, op: Operation) -> tuple[str, tuple[Also,
 UNDO = {"release": _undo_reserve, "remove": _undo_apply}
 
 
-async def drain(engine: Engine, op: Operation) -> Outcome:
+async def drain(engine: Core, op: Operation) -> Outcome:
     """Its endpoints leave the list, and its agents are told."""
     told = await engine.fleet.drain(op.instance_id)
     return Outcome(
@@ -210,7 +208,7 @@ async def drain(engine: Engine, op: Operation) -> Outcome:
     )
 
 
-async def remove(engine: Engine, op: Operation) -> Outcome:
+async def remove(engine: Core, op: Operation) -> Outcome:
     """Stop the replicas; a gateway that is already gone is a success."""
     if engine.provisioner is None:
         raise PermanentError("this control plane runs without a provisioner", cause="it runs with --provisioner none")
@@ -219,7 +217,7 @@ async def remove(engine: Engine, op: Operation) -> Outcome:
     return Outcome(T.REMOVED, reason=removed.detail, data={"pids": list(removed.pids)})
 
 
-async def gone(engine: Engine, op: Operation) -> Outcome:
+async def gone(engine: Core, op: Operation) -> Outcome:
     """Everything is seen gone: the room is free, the name too, the credentials are worth nothing."""
     at = engine.clock()
     return Outcome(

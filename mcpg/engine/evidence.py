@@ -7,17 +7,15 @@ Called by the loop whenever something may have changed; answers with the event t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcpg.engine import effects
+from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Answer
 from mcpg.machines import enrolment, provision, teardown
 from mcpg.store import reads, writes
 from mcpg.store.journal import Fire
-
-if TYPE_CHECKING:
-    from mcpg.engine.loop import Engine
 
 PROBE_AGAIN_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # between two probes of an endpoint that does not answer yet
 
@@ -41,20 +39,20 @@ class Memory:
     trouble: bool = False  # a look failed, and was logged
 
 
-async def look(engine: Engine, op: Operation, memory: Memory) -> Look:
+async def look(engine: Core, op: Operation, memory: Memory) -> Look:
     if op.machine == teardown.MACHINE.name:
         return await _look_gone(engine, op)
     return await _look_serving(engine, op, memory)
 
 
-async def _look_gone(engine: Engine, op: Operation) -> Look:
+async def _look_gone(engine: Core, op: Operation) -> Look:
     connected = engine.fleet.connected(op.instance_id)
     if connected:
         return Look(summary=f"{connected} agent stream(s) still open")
     return Look(await effects.gone(engine, op))
 
 
-async def _look_serving(engine: Engine, op: Operation, memory: Memory) -> Look:
+async def _look_serving(engine: Core, op: Operation, memory: Memory) -> Look:
     wanted, config_hash = op.spec["replicas"], op.spec["config_hash"]
     provisioner = engine.provisioner
     if provisioner is not None and not provisioner.observes:
@@ -96,7 +94,7 @@ async def _look_serving(engine: Engine, op: Operation, memory: Memory) -> Look:
     return Look(again_s=again, summary=summary, seen=seen)
 
 
-async def _rejected(engine: Engine, op: Operation, agent: dict[str, Any]) -> Outcome:
+async def _rejected(engine: Core, op: Operation, agent: dict[str, Any]) -> Outcome:
     """The gateway's own words, and what is known beyond them: a nack says that a config is wrong, rarely where."""
     words, where = agent["config_error"], ""
     config = await reads.find_config(engine.db, op.instance_id, op.spec["config_version"])
@@ -111,7 +109,7 @@ async def _rejected(engine: Engine, op: Operation, agent: dict[str, Any]) -> Out
 
 
 async def _confirmed(
-    engine: Engine, op: Operation, seen: provision.Seen, summary: str, answers: tuple[Answer, ...]
+    engine: Core, op: Operation, seen: provision.Seen, summary: str, answers: tuple[Answer, ...]
 ) -> Outcome:
     row = await reads.find_instance(engine.db, op.instance_id)
     if row is not None and engine.provisioner is not None and seen.evidence:

@@ -11,16 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
-from collections.abc import Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
-from mcpg.engine.bus import Bus
+from mcpg.engine.agents import Agents
+from mcpg.engine.core import Core
 from mcpg.engine.effects import EFFECTS, failure
 from mcpg.engine.evidence import Look, Memory, look
 from mcpg.engine.operation import Operation, Outcome
-from mcpg.engine.ports import Exited, Fleet, Provisioner
+from mcpg.engine.ports import Exited, Provisioner
 from mcpg.errors import Refused, TemporaryError, Unavailable
 from mcpg.machines import TABLES
 from mcpg.machines.table import Wait, Work
@@ -28,9 +26,6 @@ from mcpg.store import reads, writes
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.database import Database
 from mcpg.store.journal import LEASE_S, ROWS, Fire, Line, Timeout
-
-if TYPE_CHECKING:
-    from mcpg.engine.agents import Agents
 
 log = logging.getLogger("mcpg.engine")
 
@@ -46,33 +41,19 @@ class _Driver:
         self.task: asyncio.Task[None] | None = None
 
 
-class Engine:
-    """
-    Drives every open operation of this process. `epoch` is this start's identity: who holds a lease, never a host name.
-    `exits` holds, by instance, a replica's end that no operation has dealt with yet.
-    """
+class Engine(Core):
+    """Drives every open operation of this process."""
+
+    agents: Agents
 
     def __init__(
         self, db: Database, provisioner: Provisioner | None, *, timeout: Timeout, clock: Clock = now_us
     ) -> None:
-        self.db = db
-        self.provisioner = provisioner
-        self.clock = clock
-        self.timeout = timeout
-        self.epoch = f"e-{secrets.token_hex(8)}"
-        self.bus = Bus()
-        self.exits: dict[str, Exited] = {}
-        self.agents: Agents
-        self.fleet: Fleet
+        super().__init__(db, provisioner, timeout=timeout, clock=clock)
         self._drivers: dict[str, _Driver] = {}
         self._by_instance: dict[str, str] = {}
-        self._side: set[asyncio.Task[None]] = set()
         self._stopping = False
         db.writer.listen(self._heard)
-
-    @property
-    def provisioner_name(self) -> str:
-        return self.provisioner.name if self.provisioner is not None else "none"
 
     # ---- life
 
@@ -129,18 +110,6 @@ class Engine:
         self.exits[exited.instance_id] = exited
         self.aside(self.agents.exited(exited))
         self.evidence(exited.instance_id)
-
-    def aside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run *work* beside everything; a failure is logged."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._side.add(task)
-
-        def done(t: asyncio.Task[None]) -> None:
-            self._side.discard(t)
-            if not t.cancelled() and (exc := t.exception()) is not None:
-                log.error("%s failed", t.get_name(), exc_info=exc)
-
-        task.add_done_callback(done)
 
     def _heard(self, line: Line) -> None:
         self.bus.publish(line)

@@ -12,11 +12,12 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from mcpg.engine import effects
 from mcpg.engine.allocator import Refusal
 from mcpg.engine.config import DEFAULT_CONFIG, Rendered, render
+from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
 from mcpg.errors import BadSpec, Busy, Conflict, KeyReused, NameTaken, NoCapacity, NoProvisioner, NotFound, Refused
 from mcpg.machines import provision, teardown
@@ -24,22 +25,7 @@ from mcpg.store import reads, writes
 from mcpg.store.clock import short_id, uuid7
 from mcpg.store.journal import Birth, Fire, Step, canonical
 
-if TYPE_CHECKING:
-    from mcpg.engine.loop import Engine
-
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """An environment, by slugs that exist."""
-
-    org: str
-    workspace: str
-    environment: str
-
-    def __str__(self) -> str:
-        return f"{self.org}/{self.workspace}/{self.environment}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +63,7 @@ def _body_hash(scope: Scope, verb: str, body: dict[str, Any]) -> str:
     return hashlib.sha256(canonical([str(scope), verb, body]).encode()).hexdigest()
 
 
-async def publish(engine: Engine, scope: Scope, wish: Publish, *, actor: str, key: str | None) -> Operation:
+async def publish(engine: Core, scope: Scope, wish: Publish, *, actor: str, key: str | None) -> Operation:
     """
     Accept a create or update and hand it to the engine; or find the operation that already does exactly this.
 
@@ -104,7 +90,7 @@ async def publish(engine: Engine, scope: Scope, wish: Publish, *, actor: str, ke
     raise race
 
 
-async def _same_request(engine: Engine, scope: Scope, digest: str, key: str | None) -> Operation | None:
+async def _same_request(engine: Core, scope: Scope, digest: str, key: str | None) -> Operation | None:
     if key is None:
         return None
     row = await reads.find_operation_by_key(engine.db, scope.org, key)
@@ -120,7 +106,7 @@ async def _same_request(engine: Engine, scope: Scope, digest: str, key: str | No
     return Operation.of(row)
 
 
-async def _running_on(engine: Engine, scope: Scope, holder: Row, digest: str) -> Operation | None:
+async def _running_on(engine: Core, scope: Scope, holder: Row, digest: str) -> Operation | None:
     """The running operation when it is this very request; refuses when the name or the gateway is not free."""
     if (holder["org"], holder["workspace"], holder["environment"]) != (scope.org, scope.workspace, scope.environment):
         where = f"{scope.org}/…" if holder["org"] != scope.org else str(_scope_of(holder))
@@ -150,7 +136,7 @@ def _scope_of(row: Row) -> Scope:
 
 
 async def _create(
-    engine: Engine, scope: Scope, wish: Publish, config: Rendered | None, digest: str, actor: str, key: str | None
+    engine: Core, scope: Scope, wish: Publish, config: Rendered | None, digest: str, actor: str, key: str | None
 ) -> Operation:
     raw = wish.config if wish.config is not None else DEFAULT_CONFIG
     config = config or _default_config()
@@ -170,7 +156,7 @@ async def _create(
 
 
 async def _update(
-    engine: Engine, scope: Scope, wish: Publish, holder: Row, config: Rendered | None, digest: str, actor: str,
+    engine: Core, scope: Scope, wish: Publish, holder: Row, config: Rendered | None, digest: str, actor: str,
     key: str | None,
 ) -> Operation:  # fmt: skip
     old: dict[str, Any] = holder["spec"]
@@ -229,7 +215,7 @@ class Plan:
     config_sha256: str
 
 
-async def plan(engine: Engine, scope: Scope, wish: Publish) -> Plan:
+async def plan(engine: Core, scope: Scope, wish: Publish) -> Plan:
     """Publish without doing it: its answer, or the refusal it would give, NoCapacity included. Reserves nothing."""
     _needs_provisioner(engine)
     raw = wish.config if wish.config is not None else DEFAULT_CONFIG
@@ -244,7 +230,7 @@ async def plan(engine: Engine, scope: Scope, wish: Publish) -> Plan:
     return Plan("update" if holder else "create", spec, chosen.name, config.raw_sha256)
 
 
-def _needs_provisioner(engine: Engine) -> None:
+def _needs_provisioner(engine: Core) -> None:
     if engine.provisioner is None:
         raise NoProvisioner(
             "this control plane creates no gateways",
@@ -253,7 +239,7 @@ def _needs_provisioner(engine: Engine) -> None:
         )
 
 
-async def delete(engine: Engine, scope: Scope, instance_uid: str, *, actor: str, key: str | None) -> Operation:
+async def delete(engine: Core, scope: Scope, instance_uid: str, *, actor: str, key: str | None) -> Operation:
     """Accept a teardown. Raises NotFound, Busy (naming what runs), Refused for a gateway we do not manage, KeyReused."""
     digest = _body_hash(scope, "delete", {"instance_uid": instance_uid})
     same = await _same_request(engine, scope, digest, key)
@@ -295,7 +281,7 @@ async def delete(engine: Engine, scope: Scope, instance_uid: str, *, actor: str,
     return await _accept(engine, op, teardown.Event.ACCEPT, also, key)
 
 
-def _superseded(engine: Engine, held: Row, actor: str) -> list[Step]:
+def _superseded(engine: Core, held: Row, actor: str) -> list[Step]:
     """A provision that paused is over: the delete takes back everything it could not."""
     words = "the gateway is being deleted"
     return [
@@ -317,7 +303,7 @@ def _operation(
     )  # fmt: skip
 
 
-async def _accept(engine: Engine, op: Operation, event: Any, also: list[Step], key: str | None) -> Operation:
+async def _accept(engine: Core, op: Operation, event: Any, also: list[Step], key: str | None) -> Operation:
     columns = {
         "machine": op.machine, "kind": op.kind, "org": op.org, "workspace": op.workspace,
         "environment": op.environment, "name": op.name, "instance_id": op.instance_id, "spec": canonical(op.spec),

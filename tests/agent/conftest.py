@@ -22,9 +22,9 @@ from mcpg.agent.pb.agent_pb2_grpc import AgentControlStub
 from mcpg.agent.sessions import Sessions
 from mcpg.agent.tokens import InstanceTokens
 from mcpg.engine.agents import Agents
+from mcpg.engine.core import Scope
 from mcpg.engine.loop import Engine
 from mcpg.engine.ports import Answer, Exited, Order, Placed, Removed
-from mcpg.engine.requests import Scope
 from mcpg.engine.seed import seed
 from mcpg.machines import enrolment
 from mcpg.store import reads
@@ -288,6 +288,7 @@ class Core:
         self.sessions = Sessions(db)
         self.engine.fleet = self.sessions
         self.engine.agents = Agents(self.engine, enrol_base=lambda: "http://cp", later=clock.later)
+        self.engine.mint = self.engine.agents.mint_for_replica
         self.lines: list[Line] = []
         db.writer.listen(self.lines.append)
 

@@ -10,6 +10,7 @@ import pytest
 from mcpg import errors
 from mcpg.agent import credentials, lkg
 from mcpg.agent.pb import agent_pb2 as pb
+from mcpg.agent.status import status as status_of
 
 from .fake_cp import jwt
 
@@ -185,7 +186,7 @@ def test_the_uid_is_the_wanted_one_or_kept(tmp_path: Path) -> None:
 
 
 def test_status_with_nothing_stored(tmp_path: Path) -> None:
-    assert credentials.status(tmp_path / "none") == {
+    assert status_of(tmp_path / "none") == {
         "enrolled": False,
         "state_dir": str(tmp_path / "none"),
         "instance_id": None,
@@ -206,7 +207,7 @@ def test_status_tells_all_but_the_secrets(tmp_path: Path) -> None:
     credentials.write_pairing(tmp_path, "http://cp:7844")
     credentials.record_registration(tmp_path, "edge-1", "2026-11-20T00:00:00Z")
     lkg.write(credentials.agent_dir(tmp_path), "h1", pb.ConfigBundle(config_toml=b"{}"))
-    status = credentials.status(tmp_path)
+    status = status_of(tmp_path)
     assert (status["enrolled"], status["instance_id"], status["instance_uid"]) == (True, "inst-1", "edge-1")
     assert (status["registered_at"], status["issued_at"]) == ("2026-11-20T00:00:00Z", "2026-11-22T10:15:17Z")
     assert status["expires_at"].endswith("Z")
@@ -224,6 +225,6 @@ def test_status_says_what_is_broken_and_goes_on(tmp_path: Path) -> None:
     credentials.write_pairing(tmp_path, "http://cp:7844")
     credentials.creds_path(tmp_path).chmod(0o644)
     (credentials.agent_dir(tmp_path) / lkg.FILE).write_bytes(b"junk")
-    status = credentials.status(tmp_path)
+    status = status_of(tmp_path)
     assert (status["enrolled"], status["endpoint"]) == (False, "http://cp:7844")
     assert len(status["problems"]) == 2

@@ -1,4 +1,4 @@
-"""`gateway` hands settings.Agent over; `gateway-status` prints what mcpg/agent/credentials.py says."""
+"""`gateway` hands settings.Agent over; `gateway-status` prints what mcpg/agent/status.py says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from mcpg import errors
-from mcpg.agent import credentials
+from mcpg.agent import status as stored
 
 from .fake import Ctl
 
@@ -42,7 +42,7 @@ def test_the_agent_gets_flag_then_environment_then_default(ctl: Ctl, monkeypatch
 
 @pytest.mark.parametrize("output", ["table", "json", "yaml", "name", "jsonl"])
 def test_status(ctl: Ctl, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion, output: str) -> None:
-    monkeypatch.setattr(credentials, "status", lambda _state_dir: STATUS)
+    monkeypatch.setattr(stored, "status", lambda _state_dir: STATUS)
     ran = ctl("gateway-status", "-o", output)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == snapshot
@@ -60,5 +60,5 @@ def test_status_says_what_is_wrong_with_the_stored_state(ctl: Ctl, monkeypatch: 
     def broken(_state_dir: Path) -> dict[str, Any]:
         raise errors.StateDirUnusable("credentials.json is not JSON")
 
-    monkeypatch.setattr(credentials, "status", broken)
+    monkeypatch.setattr(stored, "status", broken)
     assert ctl("gateway-status") == (1, "", "error: credentials.json is not JSON\n")

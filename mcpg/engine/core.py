@@ -1,0 +1,76 @@
+"""
+What every part of the engine shares: the database, the outside, the clock, and who is told that something changed.
+
+`loop.Engine` is this with drivers. Effects, evidence, requests and agents know only this, so none of them needs the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from mcpg.engine.bus import Bus
+from mcpg.engine.operation import Operation
+from mcpg.engine.ports import Exited, Fleet, Provisioner
+from mcpg.store.clock import Clock, now_us
+from mcpg.store.database import Database
+from mcpg.store.journal import Timeout
+
+log = logging.getLogger("mcpg.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """An environment, by slugs that exist."""
+
+    org: str
+    workspace: str
+    environment: str
+
+    def __str__(self) -> str:
+        return f"{self.org}/{self.workspace}/{self.environment}"
+
+
+class Core:
+    """
+    `epoch` is this start's identity: who holds a lease, never a host name. `exits` holds, by instance, a replica's end
+    that no operation has dealt with yet. `mint` makes the enrolment URL of one replica.
+    """
+
+    fleet: Fleet
+    mint: Callable[[Operation, int], Awaitable[str]]
+
+    def __init__(
+        self, db: Database, provisioner: Provisioner | None, *, timeout: Timeout, clock: Clock = now_us
+    ) -> None:
+        self.db = db
+        self.provisioner = provisioner
+        self.clock = clock
+        self.timeout = timeout
+        self.epoch = f"e-{secrets.token_hex(8)}"
+        self.bus = Bus()
+        self.exits: dict[str, Exited] = {}
+        self._side: set[asyncio.Task[None]] = set()
+
+    @property
+    def provisioner_name(self) -> str:
+        return self.provisioner.name if self.provisioner is not None else "none"
+
+    def evidence(self, instance_id: str) -> None:
+        """Something about this instance changed. Here nobody waits for it; the engine's drivers do."""
+
+    def aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work* beside everything; a failure is logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._side.add(task)
+
+        def done(t: asyncio.Task[None]) -> None:
+            self._side.discard(t)
+            if not t.cancelled() and (exc := t.exception()) is not None:
+                log.error("%s failed", t.get_name(), exc_info=exc)
+
+        task.add_done_callback(done)
