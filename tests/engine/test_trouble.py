@@ -8,6 +8,7 @@ import json
 import pytest
 
 from mcpg.engine import effects, loop
+from mcpg.engine.operation import Operation
 from mcpg.errors import PermanentError
 from mcpg.store import reads
 from tests.conftest import Plane, StartPlane
@@ -87,6 +88,17 @@ async def test_a_mistake_in_the_driver_is_not_the_end_of_the_operation(
 
 
 async def test_a_clock_that_is_set_back_does_not_make_a_state_last_longer(start_plane: StartPlane) -> None:
+    """A row that is taken up with a deadline far ahead of our clock still gets no more than its definition allows."""
+    async with start_plane(given=Scripted(), apply_timeout_s=7) as plane:
+        row = {"deadline_at": plane.engine.clock() + 3_600_000_000, "state": "applying"}
+        op = Operation("op-1", "provision", "create", "o", "w", "e", "n", "i", {}, None, "a", "h", version=3, **row)
+        plane.engine._set_clock(op)
+        left = plane.engine._left(op)
+        assert left is not None
+        assert 6 < left <= 7
+
+
+async def test_a_state_that_is_entered_does_not_ask_the_wall_clock(start_plane: StartPlane) -> None:
     scripted = Scripted()
     scripted.hold = asyncio.Event()
     async with start_plane(given=scripted, apply_timeout_s=0.1) as plane:
@@ -135,8 +147,6 @@ async def test_a_publish_without_replicas_keeps_those_there_are(start_plane: Sta
 
 
 def test_the_undo_plan_is_derived_from_where_an_operation_was() -> None:
-    from mcpg.engine.operation import Operation
-
     op = Operation("op-1", "provision", "create", "o", "w", "e", "n", "i", {}, None, "a", "h", "compensating", 5)
     assert effects.undo_plan(op, ["requested", "allocating", "applying", "confirming"]) == ["remove", "release"]
     assert effects.undo_plan(op, ["requested", "allocating"]) == ["release"]
