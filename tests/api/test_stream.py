@@ -10,6 +10,9 @@ import httpx
 import pytest
 
 from mcpg.api import stream
+from mcpg.store import reads
+from mcpg.store.database import Database
+from mcpg.store.journal import Line
 from tests.conftest import Plane, StartPlane, parse_events
 from tests.engine.fakes import Scripted
 
@@ -83,6 +86,22 @@ async def test_everybody_who_watches_sees_the_same_and_nothing_twice(start_plane
         after = await events_of(plane, operation)
         for n, watcher in enumerate(watchers):
             assert [e["seq"] for e in await watcher] == [e["seq"] for e in after][n % 3 :]
+
+
+async def test_a_line_that_is_read_and_heard_is_sent_once(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is committed between subscribing and reading arrives both ways."""
+    operation = (await plane.publish("edge-1"))[-1]["operation_id"]
+    real = reads.history
+
+    async def read_and_heard(db: Database, subject: str, after: int = 0) -> list[Line]:
+        lines = await real(db, subject, after)
+        for line in lines:
+            plane.engine.bus.publish(line)
+        return lines[:2]
+
+    monkeypatch.setattr(reads, "history", read_and_heard)
+    seen = [line.seq async for line in stream.follow(plane.db, plane.engine.bus, operation) if line is not None]
+    assert seen == [1, 2, 3, 4, 5]
 
 
 async def test_a_client_that_goes_away_does_not_stop_the_operation(start_plane: StartPlane) -> None:
