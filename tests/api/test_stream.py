@@ -166,3 +166,19 @@ async def test_a_server_that_stops_ends_its_streams_at_once(start_plane: StartPl
         await scripted.entered.wait()
     with pytest.raises(httpx.HTTPError):
         await create
+
+
+async def test_deleting_what_is_being_created_is_refused_and_names_what_runs(start_plane: StartPlane) -> None:
+    """One operation at a time runs on a gateway; the create goes on, and the delete works when it is over."""
+    scripted = Scripted()
+    scripted.hold = asyncio.Event()
+    async with start_plane(given=scripted) as plane:
+        create = asyncio.create_task(plane.publish("edge-1"))
+        await scripted.entered.wait()
+        uid = scripted.orders[0].instance_id
+        answer = await plane.client.delete(f"{plane.gateways}/{uid}")
+        assert (answer.status_code, answer.json()["code"]) == (409, "busy")
+        assert scripted.orders[0].operation_id in answer.json()["title"]
+        scripted.hold.set()
+        assert (await create)[-1]["state"] == "ready"
+        assert (await plane.delete(uid))[-1]["state"] == "deleted"
