@@ -19,6 +19,7 @@ from mcpg.store import reads, writes
 from mcpg.store.journal import Also, Fire
 
 Effect = Callable[[Core, Operation], Awaitable[Outcome]]
+Companions = tuple[Also | Fire, ...]  # what goes into the transaction of a move
 P, T = provision.Event, teardown.Event
 
 
@@ -129,7 +130,7 @@ async def compensate(engine: Core, op: Operation) -> Outcome:
     """Take back what the journal says was begun, newest first."""
     lines = await reads.history(engine.db, op.id)
     done: list[str] = []
-    also: tuple[Also, ...] = ()
+    also: Companions = ()
     for undo in undo_plan(op, [line.dest for line in lines]):
         words, more = await UNDO[undo](engine, op)
         done += [words] if words else []
@@ -158,13 +159,15 @@ def undo_plan(op: Operation, entered: list[str]) -> list[str]:
     return plan
 
 
-async def _undo_apply(engine: Core, op: Operation) -> tuple[str, tuple[Also, ...]]:
+async def _undo_apply(engine: Core, op: Operation) -> tuple[str, Companions]:
     """A create's replicas are removed; an update's gateway goes back to its previous spec and config."""
     assert engine.provisioner is not None  # noqa: S101 - nothing was applied without one
     if op.previous is None:
         removed = await engine.provisioner.remove(op.instance_id)
-        also: tuple[Also, ...] = (writes.revoke_tokens_of(op.instance_id, engine.clock()),)
-        return removed.detail, also + await _departures(engine, op)  # type: ignore[operator]
+        return removed.detail, (
+            writes.revoke_tokens_of(op.instance_id, engine.clock()),
+            *await _departures(engine, op),
+        )
     old = op.previous
     row = await reads.find_instance(engine.db, op.instance_id)
     back = writes.assign(op.instance_id, (row or {})["cluster_id"], old, old["config_version"], old["config_hash"])
@@ -187,7 +190,7 @@ async def _departures(engine: Core, op: Operation) -> tuple[Fire, ...]:
     )  # fmt: skip
 
 
-async def _undo_reserve(engine: Core, op: Operation) -> tuple[str, tuple[Also, ...]]:
+async def _undo_reserve(engine: Core, op: Operation) -> tuple[str, Companions]:
     held = await reads.find_reservation(engine.db, op.instance_id)
     keep = op.previous["replicas"] if op.previous else 0
     back = (held["places"] if held else 0) - keep

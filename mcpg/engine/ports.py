@@ -100,9 +100,6 @@ class Provisioner(Protocol):
     async def remove(self, instance_id: str) -> Removed:
         """Stop every replica and delete its files; succeeds when there is nothing."""
 
-    async def last_words(self, instance_id: str) -> str:
-        """The end of the logs of the replicas that ended on their own; "" when none did."""
-
     async def explain(self, config: str) -> str:
         """What is wrong with a config that a gateway refused, beyond the gateway's own words; "" when nothing is known."""
 

@@ -107,17 +107,6 @@ class Local:
         ends = [result for result in results if isinstance(result, tuple)]
         return Removed(pids=tuple(pid for pid, _ in ends if pid), detail=_summary([how for _, how in ends if how]))
 
-    async def last_words(self, instance_id: str) -> str:
-        """What each ended replica said last, named when there are several; never a secret."""
-        said = [
-            (replica.number, replica.words(ended.log_offset) or f"{ended.reason}, without a word")
-            for replica in self._shelf.replicas(instance_id)
-            if (ended := replica.last_end())
-        ]
-        if len(said) == 1:
-            return said[0][1]
-        return "\n".join(f"replica {number}: {text}" for number, text in said)
-
     async def explain(self, config: str) -> str:
         """What `mcpg-config check` says, where the gateway comes with it."""
         gateway = await self._find_gateway()

@@ -29,9 +29,6 @@ class Noop:
     async def remove(self, instance_id: str) -> Removed:
         return Removed((), "nothing was running")
 
-    async def last_words(self, instance_id: str) -> str:
-        return ""
-
     async def explain(self, config: str) -> str:
         return ""
 

@@ -103,12 +103,6 @@ class Replica:
         except (ValueError, TypeError):  # cut short by a full disk: it ended, more is not known
             return Ended("ended", 0)
 
-    def last_end(self) -> Ended | None:
-        """The end that stands: None while a process is on record, or when none ended since the last start."""
-        if self.launched():
-            return None
-        return next((self.ended(path.stem) for path in sorted(self.directory.glob("*.ended"))), None)
-
     def forget_ends(self) -> None:
         """A new operation starts it afresh."""
         for path in self.directory.glob("*.ended"):

@@ -244,9 +244,6 @@ class Paper:
         self.on_remove()
         return Removed((), "paper torn up")
 
-    async def last_words(self, instance_id: str) -> str:
-        return ""
-
     async def explain(self, config: str) -> str:
         return ""
 

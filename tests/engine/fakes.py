@@ -53,9 +53,6 @@ class Scripted:
         self.running.pop(instance_id, None)
         return Removed((), "removed")
 
-    async def last_words(self, instance_id: str) -> str:
-        return ""
-
     async def explain(self, config: str) -> str:
         return ""
 
