@@ -357,7 +357,6 @@ async def test_rule_10_a_delete_needs_no_obedience(start_plane: StartPlane, dial
     """An agent is asked to drain; that it does not even answer changes nothing: the gateway is deleted."""
     async with start_plane(given=(paper := Paper())) as plane:
         one, stream, _ = await _managed(plane, paper, dial, CONFIG)
-        paper.on_remove = stream.call.cancel  # what ending the process does to its stream
         uid = (await plane.instances())[0]["instance_uid"]
         delete = asyncio.create_task(plane.delete(uid))
         assert (await stream.hear()).command.WhichOneof("kind") == "drain"
