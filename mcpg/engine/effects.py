@@ -217,6 +217,7 @@ async def remove(engine: Core, op: Operation) -> Outcome:
         raise PermanentError("this control plane runs without a provisioner", cause="it runs with --provisioner none")
     removed = await engine.provisioner.remove(op.instance_id)
     engine.fleet.cut(op.instance_id, "the gateway was deleted")
+    engine.exits.pop(op.instance_id, None)
     return Outcome(T.REMOVED, reason=removed.detail, data={"pids": list(removed.pids)})
 
 

@@ -224,8 +224,9 @@ class Engine(Core):
     async def _work(self, op: Operation, rest: Work) -> Outcome:
         effect = EFFECTS[rest.effect]
         words = ""
+        deadline = asyncio.timeout(self._left(op))
         try:
-            async with asyncio.timeout(self._left(op)):
+            async with deadline:
                 while True:
                     try:
                         return await effect(self, op)
@@ -236,14 +237,13 @@ class Engine(Core):
                         log.info("%s: %s: %s; attempt %d in %.1f s", op.id, rest.effect, words, op.attempt + 1, delay)
                         await self.db.writer.execute(writes.put_off(op.id, op.version, self.clock() + int(delay * 1e6)))
                         await asyncio.sleep(delay)
-        except TimeoutError:
-            words = f": {words}" if words else ""
-            return Outcome(
-                rest.late, reason=f"{rest.effect} did not end in {self._allowed(op)}{words}", data={"code": "deadline"}
-            )
         except Unavailable:
             raise
         except Exception as exc:
+            if isinstance(exc, TimeoutError) and deadline.expired():  # ours, not one that the effect itself ran into
+                words = f": {words}" if words else ""
+                reason = f"{rest.effect} did not end in {self._allowed(op)}{words}"
+                return Outcome(rest.late, reason=reason, data={"code": "deadline"})
             if not hasattr(exc, "code"):
                 log.exception("%s: %s failed", op.id, rest.effect)
             reason, data = failure(op, exc)

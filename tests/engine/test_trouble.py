@@ -9,6 +9,7 @@ import pytest
 
 from mcpg.engine import effects, loop
 from mcpg.engine.operation import Operation
+from mcpg.engine.ports import Exited
 from mcpg.errors import PermanentError
 from mcpg.store import reads
 from tests.conftest import Plane, StartPlane
@@ -104,6 +105,26 @@ async def test_a_state_that_is_entered_does_not_ask_the_wall_clock(start_plane: 
     async with start_plane(given=scripted, apply_timeout_s=0.1) as plane:
         plane.engine.clock = lambda: 0
         assert (await plane.publish("edge-1"))[-1]["code"] == "deadline"
+
+
+async def test_an_effect_that_times_out_by_itself_is_not_mistaken_for_the_deadline(start_plane: StartPlane) -> None:
+    """ETIMEDOUT is a TimeoutError too: the operation fails in its words, not in ours."""
+    scripted = Scripted()
+    scripted.problems = [TimeoutError("the disk timed out")]
+    async with start_plane(given=scripted) as plane:
+        events = await plane.publish("edge-1")
+        assert events[-1]["reason"] == "TimeoutError: the disk timed out"
+        assert "fail" in [e["event"] for e in events]
+
+
+async def test_the_end_of_a_deleted_gateway_is_forgotten(start_plane: StartPlane) -> None:
+    scripted = Scripted()
+    async with start_plane(given=scripted) as plane:
+        uid = (await plane.publish("edge-1"))[-1]["coords"]["instance_uid"]
+        scripted.on_exit(Exited(uid, 1, 1001, "signal 9", ""))
+        assert uid in plane.engine.exits
+        await plane.delete(uid)
+        assert plane.engine.exits == {}
 
 
 async def paused(plane: Plane, scripted: Scripted) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mcpg.machines import provision
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -41,6 +43,10 @@ def test_every_make_target_a_page_names_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {t for page in PAGES for t in re.findall(r"`make (\w+)", page.read_text())}
     assert named <= targets
+
+
+def test_the_readmes_transcript_shows_the_definition_that_ships() -> None:
+    assert f"definition {provision.MACHINE.label} " in (ROOT / "README.md").read_text()
 
 
 def test_the_migrations_are_in_the_package() -> None:
