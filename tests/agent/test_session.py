@@ -12,7 +12,7 @@ import pytest
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.agent.sessions import Close, Session, Sessions
 from mcpg.engine.ports import Exited
-from mcpg.errors import Forbidden
+from mcpg.errors import Forbidden, Unavailable
 from mcpg.machines.enrolment import Event
 from mcpg.store import reads, writes
 from tests.agent.conftest import BOUND_S, Core, Gateway, Paper, Stream, ask_operator, mint, settled, the_agent
@@ -324,6 +324,22 @@ async def test_a_delete_cuts_a_stream_that_is_still_open(start_plane: StartPlane
             with pytest.raises(grpc.aio.AioRpcError) as cut:
                 await to_the_end(stream)
         assert cut.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_an_ack_that_cannot_be_written_ends_the_session_so_that_it_is_said_again(
+    plane: Plane, gateway: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway acknowledges once: it must come back, be given its config again, and say it again."""
+
+    async def unwritable(*args: Any, **kwargs: Any) -> None:
+        raise Unavailable("the database could not be written", cause="database is locked")
+
+    stream = await enrolled(plane, gateway())
+    monkeypatch.setattr(plane.engine.agents, "acked", unwritable)
+    await stream.ack("some hash")
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await to_the_end(stream)
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_quarantine_cuts_the_stream(plane: Plane, gateway: Make) -> None:

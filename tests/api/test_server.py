@@ -131,6 +131,7 @@ async def test_the_card_says_what_runs_and_goes_with_it(start_plane: StartPlane,
         card = json.loads((state / "server.json").read_text())
         assert (card["http_url"], card["pid"]) == (plane.url, os.getpid())
         assert stat.S_IMODE((state / "server.json").stat().st_mode) == 0o600
+        assert stat.S_IMODE((state / "server.lock").stat().st_mode) == 0o600
     assert not (state / "server.json").exists()
 
 
