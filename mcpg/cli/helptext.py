@@ -1,7 +1,9 @@
 """Every help page, from the table: examples first, then options, at most 80 columns. Imports nothing but the table."""
 
-from mcpg.cli.commands import COMMANDS, GLOBAL, GROUPS, PROG, TOPICS
+from mcpg.cli.commands import COMMANDS, GROUPS
+from mcpg.cli.options import GLOBAL, PROG
 from mcpg.cli.table import Command, Option
+from mcpg.cli.topics import TOPICS
 
 WIDTH = 80
 _INDENT = 26
@@ -60,7 +62,7 @@ def leaf(command: Command, prog: str = PROG) -> str:
     needed = [option for option in command.options if option.field in command.required]
     common = [option for option in command.options if option.field in ("state_dir", "json_logs")]
     other = [option for option in command.options if option not in needed and option not in common]
-    usage = " ".join((name, *(f"{option.name} {option.metavar}" for option in needed), "[options]"))
+    usage = " ".join((name, *(_asked(option, command) for option in needed), "[options]"))
     about = wrapped(command.about, WIDTH)
     page = [*wrapped(f"{name}: {command.summary}", WIDTH), *(about if command.about else []), ""]
     page += ["Examples:", *(f"  {_as(prog, example)}" for example in command.examples), ""]
@@ -71,6 +73,10 @@ def leaf(command: Command, prog: str = PROG) -> str:
         if options:
             text += f"\n{title}:\n" + "".join(_row(*row) for row in _described(tuple(options)))
     return text + _row("-h, --help", "this page")
+
+
+def _asked(option: Option, command: Command) -> str:
+    return option.metavar if option.field in command.positional else f"{option.name} {option.metavar}"
 
 
 def _as(prog: str, example: str) -> str:

@@ -1,16 +1,18 @@
 """
 Where the programmes start: `mcpg-ctl`, and `mcpg-control-plane` (which the real gateway's `mcpg --cp` starts).
 
-argv → parse.py → the command's function, named in commands.py and imported only then → exit code. Help and version are
+argv → parse.py → the command's function, named in mcpg/cli/commands and imported only then → exit code. Help and version are
 answered here without importing anything but the table. Every error, wherever it is raised, becomes an exit code here.
 """
 
 import os
 import sys
 
-from mcpg.cli.commands import COMMANDS, GROUPS, PROG, TOPICS
+from mcpg.cli.commands import COMMANDS, GROUPS
+from mcpg.cli.options import PROG
 from mcpg.cli.parse import Line, no_command, parse
 from mcpg.cli.table import Command
+from mcpg.cli.topics import TOPICS
 
 
 def main() -> int:

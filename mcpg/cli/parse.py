@@ -84,10 +84,26 @@ def parse(prog: str, argv: list[str], commands: "tuple[Command, ...]") -> Line:
     if words[:1] == ["help"]:
         line.help = True
         del words[0]
-    line.words = tuple(words)
-    line.command = next((command for command in commands if command.words == line.words), None)
+    line.command = next((each for each in commands if _names(each, words)), None)
+    line.words = line.command.words if line.command else tuple(words)
+    if line.command:
+        _place(line, line.command, words[len(line.words) :])
     _check(line, commands, typed, unknown)
     return line
+
+
+def _names(command: "Command", words: list[str]) -> bool:
+    """Whether *words* begin with the command's own and leave no more than its positional options."""
+    count = len(command.words)
+    return tuple(words[:count]) == command.words and len(words) - count <= len(command.positional)
+
+
+def _place(line: Line, command: "Command", words: list[str]) -> None:
+    for field, word in zip(command.positional, words, strict=False):
+        option = command.option(field)
+        if line.flags.get(field, word) != word:
+            line.mistake(f"{option.name} is given twice", f'"{line.flags[field]}" and "{word}"', option.shown())
+        line.flags[field] = word
 
 
 def _split(arg: str) -> tuple[str, str | None]:
@@ -142,11 +158,18 @@ def no_command(line: Line, commands: "tuple[Command, ...]") -> None:
         return
     for command in commands:
         if words[: len(command.words)] == command.words:
-            rest = words[len(command.words)]
+            rest = words[len(command.words) + len(command.positional)]
             hint = " ".join((line.prog, *command.words, "--help"))
-            line.mistake(f'unexpected argument "{rest}"', f"{' '.join(command.words)} takes options only", hint)
+            line.mistake(f'unexpected argument "{rest}"', _takes(command), hint)
             return
     line.mistake(f'no command "{" ".join(words)}"', hint=_meant(line, commands))
+
+
+def _takes(command: "Command") -> str:
+    name = " ".join(command.words)
+    if not command.positional:
+        return f"{name} takes options only"
+    return f"{name} takes {' '.join(command.option(field).metavar for field in command.positional)} and options"
 
 
 def _meant(line: Line, commands: "tuple[Command, ...]") -> str:

@@ -1,4 +1,4 @@
-"""The two shapes of the static table in commands.py: `Command` and its `Option`s. Imports nothing."""
+"""The two shapes of the static table in mcpg/cli/commands: `Command` and its `Option`s. Imports nothing."""
 
 
 class Option:
@@ -65,10 +65,11 @@ class Command:
     """
     One command. `run` is `module:function`, called with the parsed line and returning the exit code.
 
-    `required` are fields that must come from somewhere. `topic` is what the group's page says of it.
+    `required` are fields that must come from somewhere. `positional` are fields that may be given without their flag,
+    in this order: `operation show op-7f2e` is `operation show --id op-7f2e`.
     """
 
-    __slots__ = ("about", "examples", "options", "required", "run", "summary", "words")
+    __slots__ = ("about", "examples", "options", "positional", "required", "run", "summary", "words")
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class Command:
         examples: tuple[str, ...] = (),
         options: tuple[Option, ...] = (),
         required: tuple[str, ...] = (),
+        positional: tuple[str, ...] = (),
     ) -> None:
         self.words = tuple(words.split())
         self.run = run
@@ -88,6 +90,7 @@ class Command:
         self.examples = examples
         self.options = options
         self.required = required
+        self.positional = positional
 
     def option(self, field: str) -> Option:
         return next(option for option in self.options if option.field == field)

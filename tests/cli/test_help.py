@@ -8,8 +8,10 @@ import sys
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from mcpg.cli.commands import COMMANDS, GROUPS, PROG, TOPICS
+from mcpg.cli.commands import COMMANDS, GROUPS
+from mcpg.cli.options import PROG
 from mcpg.cli.parse import parse
+from mcpg.cli.topics import TOPICS
 
 from .fake import Ctl
 

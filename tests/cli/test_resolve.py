@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from mcpg.cli import resolve
-from mcpg.cli.commands import COMMANDS, CONNECTION, GLOBAL, OUTPUT, PLACE
+from mcpg.cli.commands import COMMANDS
+from mcpg.cli.options import CONNECTION, GLOBAL, OUTPUT, PLACE
 from mcpg.cli.parse import Line, parse
 from mcpg.cli.table import Command
 from mcpg.errors import Usage

@@ -10,7 +10,8 @@ import pytest
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 
-from mcpg.cli.commands import AGENT, COMMANDS, CONNECTION, GLOBAL, OUTPUT, PLACE, SERVER
+from mcpg.cli.commands import COMMANDS
+from mcpg.cli.options import AGENT, CONNECTION, GLOBAL, OUTPUT, PLACE, SERVER
 from mcpg.cli.table import Command, Option
 from mcpg.settings import Agent, Client, Server
 

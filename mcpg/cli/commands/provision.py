@@ -1,0 +1,86 @@
+"""`provision`: managed gateways."""
+
+from mcpg.cli.options import CLIENT, ORG, PLACE, WAITING
+from mcpg.cli.table import Command, Option
+
+COMMANDS = (
+    Command(
+        "provision create",
+        "mcpg.cli.provision:create",
+        "create or update a managed gateway",
+        about="Shows its ladder. The operation lives on the server: Ctrl-C leaves it running."
+        " With MCPG_ORG, MCPG_WORKSPACE and MCPG_ENV set, the place may be left out.",
+        examples=(
+            "mcpg-ctl provision create --org acme --workspace prod --env us --name edge-1",
+            "mcpg-ctl provision create --name edge-1 --config gateway.yaml --replicas 2",
+            "mcpg-ctl provision create --name edge-1 --no-wait -o name",
+        ),
+        options=(
+            *PLACE,
+            Option("--name", "the gateway's name: a-z, 0-9 and -, 2 to 40 characters", metavar="SLUG"),
+            Option(
+                "--config",
+                "gateway config, YAML or TOML, - for stdin; at most 3 MiB",
+                kind="path",
+                metavar="FILE",
+            ),
+            Option(
+                "--replicas",
+                "processes that serve it; default: 1, an update keeps its own",
+                kind="int",
+                metavar="N",
+                low=1,
+                high=100,
+            ),
+            Option(
+                "--size",
+                "size class to record; default: s; the local provisioner sets no limits",
+                default="",
+                choices=("s", "m", "l", "xl"),
+            ),
+            Option("--region", "only clusters of this region", metavar="REGION"),
+            Option("--isolation-tier", "only clusters of this tier", metavar="TIER"),
+            Option("--custom-hostname", "host name to record; the local provisioner serves none", metavar="HOST"),
+            Option("--image-tag", "gateway release to record; the local provisioner has one", metavar="TAG"),
+            *WAITING,
+            *CLIENT,
+        ),
+        required=("org", "workspace", "env", "name"),
+    ),
+    Command(
+        "provision delete",
+        "mcpg.cli.provision:delete",
+        "tear a managed gateway down",
+        about="Asks first. The operation lives on the server: Ctrl-C leaves it running."
+        " With MCPG_ORG, MCPG_WORKSPACE and MCPG_ENV set, the place may be left out.",
+        examples=(
+            "mcpg-ctl provision delete --instance-uid UID",
+            "mcpg-ctl provision delete --instance-uid UID --yes -o json",
+        ),
+        options=(
+            *PLACE,
+            Option("--instance-uid", "the gateway; `provision history -o wide` shows them", metavar="UID"),
+            Option("--yes", "do not ask", kind="flag", default=False, short="-y"),
+            *WAITING,
+            *CLIENT,
+        ),
+        required=("org", "workspace", "env", "instance_uid"),
+    ),
+    Command(
+        "provision history",
+        "mcpg.cli.history:history",
+        "recent operations, newest first",
+        examples=(
+            "mcpg-ctl provision history --org acme",
+            "mcpg-ctl provision history --org acme --verbose --limit 1",
+            "mcpg-ctl provision history --org acme -o jsonl",
+        ),
+        options=(
+            ORG,
+            Option("--verbose", "every transition of every operation", kind="flag", default=False, short="-v"),
+            Option("--limit", "how many operations", kind="int", metavar="N", default=20, low=1, high=1000),
+            *CLIENT,
+        ),
+        required=("org",),
+    ),
+)

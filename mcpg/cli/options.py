@@ -1,0 +1,188 @@
+"""
+The options that several commands share, as plain data. The commands themselves: mcpg/cli/commands.
+
+Those that are settings repeat mcpg/settings.py, which costs 400 ms to import; tests/cli/test_table.py proves that
+names, environment, defaults, choices and words are the same, and that both resolve alike.
+"""
+
+from mcpg.cli.table import Option
+
+PROG = "mcpg-ctl"
+
+
+def _cp(name: str) -> tuple[str, ...]:
+    return f"MCPG_CP_{name}", f"MCPG_CONTROL_PLANE_{name}"
+
+
+GLOBAL = (
+    Option(
+        "--state-dir",
+        "directory of the database, credentials and gateways",
+        kind="path",
+        metavar="PATH",
+        env=("MCPG_STATE_DIR",),
+        default="~/.mcpg",
+    ),
+    Option(
+        "--json-logs",
+        "logs as JSON lines on stderr",
+        kind="flag",
+        env=("MCPG_JSON_LOGS", "MCPG_CP_JSON_LOGS"),
+        default=False,
+    ),
+)
+
+SERVER = (
+    Option("--bind-http", "HOST:PORT of the API", metavar="HOST:PORT", env=_cp("BIND_HTTP"), default="127.0.0.1:7843"),
+    Option(
+        "--bind-grpc", "HOST:PORT for gateways", metavar="HOST:PORT", env=_cp("BIND_GRPC"), default="127.0.0.1:7844"
+    ),
+    Option("--db-url", "sqlite://PATH?mode=rwc; empty: <state-dir>/cp-state.db", metavar="URL", env=_cp("DB_URL")),
+    Option(
+        "--auth-mode",
+        "none: no credentials, loopback only",
+        env=_cp("AUTH_MODE"),
+        default="none",
+        choices=("none",),
+    ),
+    Option(
+        "--insecure-no-auth",
+        "allow auth mode none beyond loopback: everybody who can connect is an admin",
+        kind="flag",
+        env=_cp("INSECURE_NO_AUTH"),
+        default=False,
+    ),
+    Option(
+        "--external-url",
+        "URL under which clients reach the API; empty: from bind",
+        metavar="URL",
+        env=_cp("EXTERNAL_URL"),
+    ),
+    Option(
+        "--provisioner",
+        "what runs gateways: processes on this machine, nothing (create answers 503), or a no-op for benchmarks",
+        env=_cp("PROVISIONER"),
+        default="local",
+        choices=("local", "none", "noop"),
+    ),
+    Option(
+        "--gateway-bin",
+        "path of the gateway binary; empty: `mcpg` on PATH, then the project cache, then our own agent",
+        metavar="PATH",
+        env=_cp("GATEWAY_BIN"),
+    ),
+    Option(
+        "--local-gateways-max",
+        "places in the cluster `local`",
+        kind="int",
+        metavar="N",
+        env=_cp("LOCAL_GATEWAYS_MAX"),
+        default=20,
+    ),
+    Option(
+        "--apply-timeout-s",
+        "seconds for starting a gateway's processes",
+        kind="number",
+        metavar="SECONDS",
+        env=_cp("APPLY_TIMEOUT_S"),
+        default=30.0,
+    ),
+    Option(
+        "--confirm-timeout-s",
+        "seconds for enrolment, config acknowledgement and a first answer",
+        kind="number",
+        metavar="SECONDS",
+        env=_cp("CONFIRM_TIMEOUT_S"),
+        default=60.0,
+    ),
+    Option(
+        "--stop-grace-s",
+        "seconds from SIGTERM to SIGKILL of a gateway",
+        kind="number",
+        metavar="SECONDS",
+        env=_cp("STOP_GRACE_S"),
+        default=5.0,
+    ),
+    Option(
+        "--log-level",
+        "lowest level that is logged",
+        env=_cp("LOG_LEVEL"),
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+    ),
+)
+
+AGENT = (
+    Option(
+        "--enrollment-url",
+        "enrolment URL; needed for the first run only",
+        metavar="URL",
+        env=("MCPG_ENROLLMENT_URL",),
+    ),
+    Option(
+        "--cp-grpc",
+        "gRPC URL of the control plane",
+        metavar="URL",
+        env=("MCPG_CP_GRPC",),
+        default="http://127.0.0.1:7844",
+    ),
+    Option(
+        "--instance-uid",
+        "name to enrol under; empty: <hostname>-<8 hex>",
+        metavar="UID",
+        env=("MCPG_INSTANCE_UID",),
+    ),
+    Option("--config", "local gateway config, used until a push", metavar="FILE", env=("MCPG_CONFIG",)),
+)
+
+OUTPUT = Option(
+    "--output",
+    "how data is printed on stdout",
+    env=("MCPG_OUTPUT",),
+    default="table",
+    choices=("table", "wide", "name", "json", "yaml", "jsonl"),
+    short="-o",
+)
+CONNECTION = (
+    Option(
+        "--cp-url", "URL of the control plane", metavar="URL", env=("MCPG_CP_URL",), default="http://127.0.0.1:7843"
+    ),
+    Option(
+        "--session-cookie-file",
+        "file with the session, - for stdin; keeps it out of the process list",
+        kind="path",
+        metavar="PATH",
+    ),
+    Option("--session-cookie", "session, sent as cookie mcpg_sid", metavar="VALUE", env=("MCPG_SESSION_COOKIE",)),
+)
+ORG = Option("--org", "organisation slug", metavar="SLUG", env=("MCPG_ORG",))
+PLACE = (
+    ORG,
+    Option("--workspace", "workspace slug", metavar="SLUG", env=("MCPG_WORKSPACE",)),
+    Option("--env", "environment slug", metavar="SLUG", env=("MCPG_ENV",)),
+)
+CLIENT = (OUTPUT, *CONNECTION, *GLOBAL)
+WAITING = (
+    Option(
+        "--wait",
+        "follow the operation to its end; --no-wait returns when it is accepted",
+        kind="flag",
+        default=True,
+        negated="--no-wait",
+    ),
+    Option(
+        "--timeout",
+        "stop waiting after this time, exit 124; the operation goes on",
+        kind="number",
+        metavar="SECONDS",
+        default=None,
+        low=0.001,
+        high=86_400,
+    ),
+    Option(
+        "--idempotency-key",
+        "two requests with one key are one operation; default: new in each run",
+        metavar="KEY",
+    ),
+)
+NO_BROWSER = Option("--no-browser", "print the URL only", kind="flag", default=False)
