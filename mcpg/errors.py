@@ -17,6 +17,7 @@ Every error this project raises on purpose.
             NameTaken
             Busy
             KeyReused
+            ClusterInUse
         NoCapacity
         Unavailable
             NoProvisioner
@@ -150,6 +151,12 @@ class KeyReused(Refused):
     """One Idempotency-Key, two different requests."""
 
     code = "idempotency_key_reused"
+
+
+class ClusterInUse(Refused):
+    """Gateways run in the cluster; `details` names them and the moves there are."""
+
+    code = "cluster_in_use"
 
 
 class NoCapacity(McpgError):
@@ -289,6 +296,7 @@ MAPPING: Final[dict[str, Mapped]] = {
     "name_taken": Mapped(409, "ALREADY_EXISTS", 5),
     "busy": Mapped(409, "ABORTED", 5),
     "idempotency_key_reused": Mapped(422, "INVALID_ARGUMENT", 5),
+    "cluster_in_use": Mapped(409, "FAILED_PRECONDITION", 5),
     "no_capacity": Mapped(503, "RESOURCE_EXHAUSTED", 7),
     "unavailable": Mapped(503, "UNAVAILABLE", 6),
     "no_provisioner": Mapped(503, "UNAVAILABLE", 1),

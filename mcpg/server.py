@@ -30,6 +30,7 @@ from mcpg.agent.tokens import InstanceTokens
 from mcpg.api.app import App, build
 from mcpg.api.context import Server as ApiParts
 from mcpg.api.context import host_of
+from mcpg.engine import sizes
 from mcpg.engine.agents import Agents
 from mcpg.engine.loop import Engine
 from mcpg.engine.ports import Provisioner
@@ -85,7 +86,7 @@ def split_bind(value: str, name: str) -> tuple[str, int]:
 def listen(host: str, port: int, name: str) -> socket.socket:
     """A bound TCP socket, or a Usage-free refusal that says who is in the way as far as the kernel does."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio leaves Nagle on
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
@@ -193,7 +194,7 @@ class ControlPlane:
         grpc_port = await self._reserve_grpc(grpc_host, grpc_port)
         grpc_url = f"http://{_url_host(grpc_host)}:{grpc_port}"
         provisioner = self._given or self._provisioner(grpc_url)
-        self.engine = Engine(self.db, provisioner, timeout=timeout)
+        self.engine = Engine(self.db, provisioner, timeout=timeout, sizes=sizes.parse(s.size_classes))
         self.engine.fleet = self.sessions
         self.engine.agents = Agents(self.engine, enrol_base=lambda: external)
         self.engine.mint = self.engine.agents.mint_for_replica
@@ -227,7 +228,9 @@ class ControlPlane:
         )  # fmt: skip
         local = {"127.0.0.1", "localhost", "::1", http_host, host_of(external)}
         allowed = None if s.insecure_no_auth else frozenset(local)
-        live = Live(self.sessions.is_live, self.engine.agents.last_heard)
+        live = Live(
+            self.sessions.is_live, self.engine.agents.last_heard, self.engine.reach.seen_at, self.sessions.__len__
+        )
         self._parts = ApiParts(self.db, self.engine, live, meta, allowed)
         os.environ.setdefault("SANIC_IGNORE_PRODUCTION_WARNING", "1")  # it would advise a person to debug Sanic
         self._app = build(self._parts)

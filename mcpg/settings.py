@@ -1,7 +1,7 @@
 """
 Every setting, once: its flag, environment name, unit, meaning and default.
 
-Three trees: `Server` (serve, quickstart), `Agent` (gateway) and `Client` (every command that talks to the API). They are
+Four trees: `Server` (serve, quickstart), `Agent` (gateway), `Login` and `Client` (every command that talks to the API). They are
 read at the edges only, in mcpg/cli and mcpg/server.py, and passed down as values. Flags win over the environment, the
 environment over the stored context, that over the default. A field's environment names are its validation aliases, the
 first being the documented one.
@@ -12,8 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, SkipValidation, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from mcpg.engine import sizes
 
 DEFAULT_CP_URL: Final = "http://127.0.0.1:7843"
 
@@ -103,6 +106,11 @@ class Server(_Tree):
     local_gateways_max: int = Field(
         20, ge=0, validation_alias=cp_env("LOCAL_GATEWAYS_MAX"), description="places in the cluster `local`"
     )
+    size_classes: str = Field(
+        sizes.DEFAULT,
+        validation_alias=cp_env("SIZE_CLASSES"),
+        description="what one replica of each size takes of its cluster; accounted, not enforced by the local provisioner",
+    )
     apply_timeout_s: float = Field(
         30.0, gt=0, validation_alias=cp_env("APPLY_TIMEOUT_S"), description="seconds for starting a gateway's processes"
     )
@@ -119,6 +127,12 @@ class Server(_Tree):
         "info", validation_alias=cp_env("LOG_LEVEL"), description="lowest level that is logged"
     )
 
+    @field_validator("size_classes")
+    @classmethod
+    def _sizes(cls, value: str) -> str:
+        sizes.parse(value)
+        return value
+
 
 class Agent(_Tree):
     enrollment_url: str = Field(
@@ -133,14 +147,46 @@ class Agent(_Tree):
     config: str = Field(
         "", validation_alias=from_env("MCPG_CONFIG"), description="local gateway config, used until a push"
     )
+    exec: str = Field(
+        "",
+        validation_alias=from_env("MCPG_GATEWAY_EXEC"),
+        description="gateway program (`mcpg`, or its path) to run and supervise as the data plane; empty: ours",
+    )
+    drain_timeout_s: float = Field(
+        10.0,
+        ge=0,
+        validation_alias=from_env("MCPG_DRAIN_TIMEOUT_S"),
+        description="seconds from SIGTERM for running calls to finish",
+    )
+
+
+class Login(_Tree):
+    issuer: str = Field("", validation_alias=from_env("MCPG_FED_ISSUER"), description="OpenID issuer to sign in at")
+    client_id: str = Field(
+        "mcpg-ctl",
+        validation_alias=from_env("MCPG_FED_CLIENT_ID"),
+        description="name this programme is registered under at the issuer",
+    )
 
 
 class Client(_Tree):
+    """What a context may give as well, below the environment: see mcpg/cli/contexts.py."""
+
+    context: str = Field(
+        "",
+        validation_alias=from_env("MCPG_CONTEXT"),
+        description="stored context: the default of the options that are not given; none: without",
+    )
     cp_url: str = Field(
         DEFAULT_CP_URL, validation_alias=from_env("MCPG_CP_URL"), description="URL of the control plane"
     )
     session_cookie: str = Field(
         "", validation_alias=from_env("MCPG_SESSION_COOKIE"), description="session, sent as cookie mcpg_sid"
+    )
+    session_cookie_file: SkipValidation[str] = Field(  # a file's name need not be UTF-8
+        "",
+        validation_alias=from_env("MCPG_SESSION_COOKIE_FILE"),
+        description="file with the session, - for stdin; keeps it out of the process list",
     )
     org: str = Field("", validation_alias=from_env("MCPG_ORG"), description="organisation slug")
     workspace: str = Field("", validation_alias=from_env("MCPG_WORKSPACE"), description="workspace slug")
@@ -149,9 +195,38 @@ class Client(_Tree):
         "table", validation_alias=from_env("MCPG_OUTPUT"), description="how data is printed on stdout"
     )
 
-    @field_validator("cp_url", "session_cookie", "org", "workspace", "env")
+    @field_validator("context", "cp_url", "session_cookie", "org", "workspace", "env")
     @classmethod
     def _utf8(cls, value: str) -> str:
         if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
             raise ValueError("it is not UTF-8")  # such bytes of argv and environ reach Python as lone surrogates
         return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _Context(settings_cls)
+
+
+class _Context(PydanticBaseSettingsSource):
+    """The stored context that is in force. Raises errors.McpgError when it cannot be had."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # the whole source is one call
+
+    def __call__(self) -> dict[str, Any]:
+        from mcpg.cli import contexts  # noqa: PLC0415  the server has no use for it
+
+        given = self.current_state  # by flags and environment, under the documented environment names
+        state_dir = Path(given.get("MCPG_STATE_DIR", default_state_dir())).expanduser().absolute()
+        context = contexts.read(state_dir).in_force(given.get("MCPG_CONTEXT"))
+        if context is None:
+            return {}
+        layer = {"context": context.name, **context.layer(given.get("MCPG_CP_URL"))}
+        return {f"MCPG_{field.upper()}": value for field, value in layer.items()}

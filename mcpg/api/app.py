@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from email.utils import formatdate
 from types import SimpleNamespace
 
 from sanic import HTTPResponse, Request, Sanic
@@ -16,7 +17,8 @@ from sanic.config import Config
 from sanic.exceptions import SanicException
 from sanic.response import BaseHTTPResponse
 
-from mcpg.api import fleet, gateways, operations
+from mcpg import __version__
+from mcpg.api import clusters, gateways, instances, machines, operations, tenancy, tokens
 from mcpg.api.context import McpgRequest, Server, answer, host_of, server
 from mcpg.errors import Forbidden, McpgError, NotFound, Usage
 from mcpg.store import reads
@@ -48,8 +50,8 @@ def build(parts: Server) -> App:
     app.config.ACCESS_LOG = False
     app.config.MOTD = False
     app.config.TOUCHUP = False  # it rewrites methods by exec, once a process: a second server here would not start
-    for blueprint in (gateways.blueprint, operations.blueprint, fleet.blueprint):
-        app.blueprint(blueprint.copy(blueprint.name))
+    for part in (tenancy, gateways, tokens, instances, operations, clusters, machines):
+        app.blueprint(part.blueprint.copy(part.blueprint.name))
     app.add_route(healthz, "/healthz")
     app.add_route(readyz, "/readyz")
     app.add_route(meta, "/v1/meta")
@@ -80,7 +82,8 @@ async def readyz(request: Request) -> HTTPResponse:
 
 
 async def meta(request: Request) -> HTTPResponse:
-    return answer(server(request).meta)
+    parts = server(request)
+    return answer(parts.meta.model_copy(update={"agents_connected": parts.live.connected()}))
 
 
 def guard(request: Request) -> HTTPResponse | None:
@@ -108,8 +111,10 @@ def _is_ours(origin: str, host: str) -> bool:
 
 
 def finish(request: Request, response: BaseHTTPResponse) -> None:
+    response.headers.setdefault("mcpg-version", __version__)
     response.headers.setdefault("x-request-id", getattr(request.ctx, "id", ""))
     response.headers.setdefault("x-content-type-options", "nosniff")
+    response.headers.setdefault("date", formatdate(usegmt=True))  # Sanic sends none, and clients compare clocks by it
 
 
 def on_error(request: Request, exc: Exception) -> HTTPResponse:
@@ -121,8 +126,9 @@ def on_error(request: Request, exc: Exception) -> HTTPResponse:
         status = getattr(exc, "status", None)
     elif isinstance(exc, SanicException):
         status = exc.status_code
-        kind = NotFound if status == 404 else Usage
-        told = kind(str(exc) or "the request could not be read", hint="the routes are in docs/api.md")
+        words = str(exc) or "the request could not be read"
+        hint = "the routes are in docs/api.md"
+        told = NotFound(words, hint=hint, route=request.path[:200]) if status == 404 else Usage(words, hint=hint)
     else:
         log.error("%s %s failed (%s)", request.method, request.path, request_id, exc_info=exc)
         told = McpgError("something went wrong here", cause=f"see the server's log for {request_id}")

@@ -108,12 +108,43 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
+def query(request: Request, **known: frozenset[str] | None) -> dict[str, str]:
+    """
+    The query's parameters, those that were given. A name that is not *known*, a second value, an empty one and a value
+    that is not among its words (None: any) are refused: a filter that is ignored in silence answers another question.
+    """
+    found: dict[str, str] = {}
+    for name, values in request.get_args(keep_blank_values=True).items():
+        if name not in known:
+            words = f"the parameters here: {', '.join(sorted(known))}" if known else "there are none here"
+            raise Usage(f"unknown query parameter {name[:60]!r}", cause=words)
+        allowed = known[name]
+        if len(values) != 1 or not values[0] or (allowed is not None and values[0] not in allowed):
+            words = f"one of {', '.join(sorted(allowed))}" if allowed else "one value"
+            raise Usage(f"query parameter {name} is not right: {', '.join(values)[:60]!r}", cause=f"it takes {words}")
+        found[name] = values[0]
+    return found
+
+
+FLAG = frozenset({"true", "false"})  # the words of a query parameter that is yes or no
+
+
 def limit(request: Request, default: int, most: int) -> int:
     """The `limit` query parameter."""
     raw = request.args.get("limit", str(default))
     if not raw.isascii() or not raw.isdigit() or not 1 <= int(raw) <= most:
         raise Usage(f"limit {raw[:20]!r} is not a number from 1 to {most}")
     return int(raw)
+
+
+def last_event_id(request: Request, most: int) -> int | None:
+    """The id of the last event a client has, at most *most*; None when it says nothing."""
+    raw = request.headers.get("last-event-id", "").strip()
+    if not raw:
+        return None
+    if not raw.isascii() or not raw.isdigit() or len(raw) > 18:
+        raise Usage(f"Last-Event-ID {raw[:20]!r} is not a number", cause="it is the id of the last event you have")
+    return min(int(raw), most)
 
 
 def answer(body: Body | list[Any], status: int = 200) -> HTTPResponse:

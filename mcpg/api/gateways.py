@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
+from mcpg import present
 from mcpg.api.context import actor, answer, gateway_name, idempotency_key, parse, scope, server, slug
 from mcpg.api.stream import ladder
 from mcpg.engine.core import Scope
 from mcpg.engine.requests import Publish, delete, plan, publish
 from mcpg.errors import NotFound
-from mcpg.store import reads
+from mcpg.store import fleet, reads
 from mcpg.wire.gateways import ConfigVersion, ConfigVersionText, DryRun, PublishBody
 
 blueprint = Blueprint("gateways", url_prefix="/v1/orgs/<org>/workspaces/<ws>/environments/<env>/gateways")
@@ -44,11 +45,13 @@ async def validate(request: Request, org: str, ws: str, env: str) -> HTTPRespons
     wish = _wish(parse(request, PublishBody))
     engine = server(request).engine
     found = await plan(engine, where, wish)
+    cluster = await fleet.find_cluster(engine.db, found.room.id)
     return answer(
         DryRun(
             name=wish.name, action=found.action, size=found.spec["size"], replicas=found.spec["replicas"],
             gateway_version=engine.provisioner.gateway_version if engine.provisioner else "",
-            config_sha256=found.config_sha256, cluster=found.cluster,
+            config_sha256=found.config_sha256, cluster=found.room.name,
+            after=present.capacity(cluster, found.change) if cluster else None,
         )
     )  # fmt: skip
 

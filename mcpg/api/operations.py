@@ -1,43 +1,92 @@
-"""Operations: the list, one with its history, and its events."""
+"""Operations: of one org, of all; one with its history; its events, its export, and the events of all."""
 
 from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
 from mcpg import present
-from mcpg.api.context import answer, limit, server, slug
-from mcpg.api.stream import events
-from mcpg.errors import Usage
-from mcpg.store import reads
+from mcpg.api.context import FLAG, answer, last_event_id, limit, query, server, slug
+from mcpg.api.stream import events, everything
+from mcpg.errors import Refused
+from mcpg.store import fleet, reads
 
-blueprint = Blueprint("operations", url_prefix="/v1/orgs/<org>/operations")
+blueprint = Blueprint("operations", url_prefix="/v1")
+KINDS = frozenset({"create", "update", "delete", "adopt"})
 
 
-@blueprint.get("/")
-async def index(request: Request, org: str) -> HTTPResponse:
+@blueprint.get("/orgs/<org>/operations")
+async def of_org(request: Request, org: str) -> HTTPResponse:
     """Newest first. `?history=true` puts every journal line in."""
     db = server(request).db
     await reads.org(db, slug(org, "org"))
     rows = await reads.operations(db, org, limit(request, 100, 1000))
-    clusters = {c["id"]: c for c in await reads.clusters(db)}
-    lines = {}
-    if request.args.get("history") == "true":
-        lines = await reads.histories(db, [r["id"] for r in rows])
-    return answer([present.operation(r, clusters, lines.get(r["id"])) for r in rows])
+    return await _list(request, rows, histories=request.args.get("history") == "true")
 
 
-@blueprint.get("/<operation_id>")
-async def show(request: Request, org: str, operation_id: str) -> HTTPResponse:
-    db = server(request).db
-    row = await reads.operation(db, slug(org, "org"), operation_id)
-    clusters = {c["id"]: c for c in await reads.clusters(db)}
-    return answer(present.operation(row, clusters, await reads.history(db, operation_id)))
+@blueprint.get("/orgs/<org>/operations/<operation_id>")
+async def one_of_org(request: Request, org: str, operation_id: str) -> HTTPResponse:
+    return await _show(request, await reads.operation(server(request).db, slug(org, "org"), operation_id))
 
 
-@blueprint.get("/<operation_id>/events")
-async def stream(request: Request, org: str, operation_id: str) -> None:
+@blueprint.get("/orgs/<org>/operations/<operation_id>/events")
+async def events_of_org(request: Request, org: str, operation_id: str) -> None:
     row = await reads.operation(server(request).db, slug(org, "org"), operation_id)
-    after = request.headers.get("last-event-id", "0").strip() or "0"
-    if not after.isascii() or not after.isdigit() or len(after) > 9:
-        raise Usage(f"Last-Event-ID {after[:20]!r} is not a seq", cause="it is the id of the last event you have")
-    await events(request, operation_id, min(int(after), row["version"]))
+    await events(request, row["id"], last_event_id(request, row["version"]) or 0)
+
+
+@blueprint.get("/operations")
+async def index(request: Request) -> HTTPResponse:
+    """Of every org, newest first."""
+    db = server(request).db
+    asked = query(request, org=None, kind=KINDS, name=None, running=FLAG, limit=None, history=FLAG)
+    if org := asked.get("org"):
+        await reads.org(db, slug(org, "org"))
+    rows = await reads.fleet_operations(
+        db, org=org, kind=asked.get("kind"), name=asked.get("name"), running=asked.get("running") == "true",
+        limit=limit(request, 100, 1000),
+    )  # fmt: skip
+    return await _list(request, rows, histories=asked.get("history") == "true")
+
+
+@blueprint.get("/operations/<ref>")
+async def show(request: Request, ref: str) -> HTTPResponse:
+    return await _show(request, await reads.operation_by_ref(server(request).db, ref))
+
+
+@blueprint.get("/operations/<ref>/events")
+async def stream(request: Request, ref: str) -> None:
+    row = await reads.operation_by_ref(server(request).db, ref)
+    await events(request, row["id"], last_event_id(request, row["version"]) or 0)
+
+
+@blueprint.get("/operations/<ref>/export")
+async def export(request: Request, ref: str) -> HTTPResponse:
+    """One canonical JSON document: of a finished operation always the same bytes."""
+    db = server(request).db
+    row = await reads.operation_by_ref(db, ref)
+    lines = await reads.history(db, row["id"])
+    definition = await reads.find_definition(db, lines[-1].definition)
+    if definition is None:
+        raise Refused(f"{row['id']} cannot be exported", cause="the definition it was made by is not in the database")
+    text = present.export(row, await fleet.cluster_names(db), lines, definition)
+    return HTTPResponse(text, content_type="application/json")
+
+
+@blueprint.get("/events")
+async def all_events(request: Request) -> None:
+    """Every operation's lines as they are committed, from now on or after `Last-Event-ID`."""
+    newest = await reads.newest_line_id(server(request).db)
+    after = last_event_id(request, newest)
+    await everything(request, newest if after is None else after)
+
+
+async def _list(request: Request, rows: list[dict[str, object]], *, histories: bool) -> HTTPResponse:
+    db = server(request).db
+    names = await fleet.cluster_names(db)
+    lines = await reads.histories(db, [str(r["id"]) for r in rows]) if histories else {}
+    return answer([present.operation(r, names, lines.get(str(r["id"]))) for r in rows])
+
+
+async def _show(request: Request, row: dict[str, object]) -> HTTPResponse:
+    db = server(request).db
+    return answer(present.operation(row, await fleet.cluster_names(db), await reads.history(db, str(row["id"]))))

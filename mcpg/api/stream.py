@@ -16,13 +16,14 @@ from mcpg.api.context import server
 from mcpg.engine.bus import Bus
 from mcpg.machines import TABLES
 from mcpg.machines.table import Owner
-from mcpg.present import end_event, ladder_event, message
+from mcpg.present import end_event, fleet_event, ladder_event, message
 from mcpg.store import reads
 from mcpg.store.database import Database
 from mcpg.store.journal import Line
 from mcpg.wire.base import Body
 
 KEEP_ALIVE_S = 15.0
+PAGE = 100  # lines that are read at once for a client that catches up
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -80,6 +81,31 @@ async def ladder(request: Request, operation_id: str) -> None:
             await response.send(frame(event.phase, event, event.seq))
         phase = event.phase
     await response.eof()
+
+
+async def everything(request: Request, after: int) -> None:
+    """
+    Every operation's lines with a journal id > *after*, for as long as the client stays.
+
+    A wake-up says that there is something; what there is comes from the database. So a client that reads slowly costs
+    one page of lines, however much it has to catch up with.
+    """
+    parts = server(request)
+    response = await request.respond(content_type="text/event-stream", headers=HEADERS)
+    await response.send(f"id: {after}\n\n")  # where a client goes on whose stream is cut before the first event
+    with parts.engine.bus.wakes() as news:
+        while True:
+            news.clear()
+            while found := await reads.operation_lines(parts.db, after, PAGE):
+                for journal_id, line, row in found:
+                    event = fleet_event(line, row)
+                    await response.send(frame(event.phase, event, journal_id))
+                    after = journal_id
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_S):
+                    await news.wait()
+            except TimeoutError:
+                await response.send(": keep-alive\n\n")
 
 
 async def events(request: Request, operation_id: str, after: int) -> None:

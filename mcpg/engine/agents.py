@@ -279,6 +279,15 @@ class Agents:
         self._engine.evidence(instance_id)
 
     async def deregistered(self, agent_id: str, reason: str) -> None:
+        """
+        It says goodbye. Of a managed replica that is no news: who runs it sees its process end, and starts it again or
+        takes it down without the gateway being shown as departed meanwhile.
+        """
+        agent = await reads.find_agent(self._engine.db, agent_id)
+        instance = await reads.find_instance(self._engine.db, agent["instance_id"]) if agent else None
+        provisioner = self._engine.provisioner
+        if instance is not None and instance["managed"] and provisioner is not None and provisioner.observes:
+            return
         await self._fire(agent_id, Event.DEREGISTERED, "agent", reason=reason or "it said goodbye")
 
     async def exited(self, exited: Exited) -> None:

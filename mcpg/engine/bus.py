@@ -14,8 +14,11 @@ class Bus:
 
     def __init__(self) -> None:
         self._followers: dict[str, set[asyncio.Queue[Line]]] = {}
+        self._woken: set[asyncio.Event] = set()
 
     def publish(self, line: Line) -> None:
+        for news in self._woken:
+            news.set()
         for queue in self._followers.get(line.subject, ()):
             queue.put_nowait(line)
 
@@ -34,3 +37,13 @@ class Bus:
             followers.discard(queue)
             if not followers:
                 del self._followers[subject]
+
+    @contextmanager
+    def wakes(self) -> Iterator[asyncio.Event]:
+        """Set at every line of any subject, until the holder clears it: however many come, it holds nothing."""
+        news = asyncio.Event()
+        self._woken.add(news)
+        try:
+            yield news
+        finally:
+            self._woken.discard(news)

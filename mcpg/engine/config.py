@@ -61,7 +61,7 @@ def render(raw: str) -> Rendered:
     hand with a plain `mcpg` has them, it must work here unchanged, and a pushed value would be acknowledged and not
     applied anyway (agent.md §7, restart-only keys). Raises BadConfig.
     """
-    document = _parse(raw)
+    document = parse(raw)
     gateway = _section(document, "gateway", "gateway")
     server = _section(gateway, "server", "gateway.server")
     if gateway.pop("control_plane", None) is not None:
@@ -77,17 +77,24 @@ def render(raw: str) -> Rendered:
     return Rendered(text=text, sha256=_digest(text), raw_sha256=_digest(raw))
 
 
-def boot(config_text: str, *, bind: str, control_plane: dict[str, Any]) -> str:
+def boot(
+    config_text: str,
+    *,
+    bind: str,
+    control_plane: dict[str, Any],
+    mcp_path: str = "/mcp",
+    health_path: str = "/health",
+) -> str:
     """
-    The file a replica boots from: *config_text* (rendered), bound to *bind* (HOST:PORT), attached by *control_plane*.
+    The file a gateway boots from: *config_text* (rendered), bound to *bind* (HOST:PORT), attached by *control_plane*.
 
     An empty *control_plane* leaves the block out: our own agent is told by its environment. The result may hold the
     enrolment URL, a secret: write it 0600. Raises BadConfig when *config_text* does not parse.
     """
-    document = _parse(config_text)
+    document = parse(config_text)
     gateway = _section(document, "gateway", "gateway")
     server = _section(gateway, "server", "gateway.server")
-    server.update(bind_address=bind, mcp_path="/mcp", health_path="/health")
+    server.update(bind_address=bind, mcp_path=mcp_path, health_path=health_path)
     gateway["server"] = server
     gateway.pop("control_plane", None)
     if control_plane:
@@ -98,9 +105,14 @@ def boot(config_text: str, *, bind: str, control_plane: dict[str, Any]) -> str:
 
 def booted(boot_text: str) -> tuple[str, dict[str, Any]]:
     """What `boot` put into a file: *bind* and *control_plane*. Raises BadConfig when the file is none of ours."""
-    gateway = _section(_parse(boot_text), "gateway", "gateway")
+    gateway = _section(parse(boot_text), "gateway", "gateway")
     server = _section(gateway, "server", "gateway.server")
     return str(server.get("bind_address", "")), _section(gateway, "control_plane", "gateway.control_plane")
+
+
+def server_keys(config_text: str) -> dict[str, Any]:
+    """`gateway.server` of a config, {} where it has none: where it says to listen. Raises BadConfig."""
+    return _section(_section(parse(config_text), "gateway", "gateway"), "server", "gateway.server")
 
 
 def _digest(text: str) -> str:
@@ -125,8 +137,8 @@ def _prune(document: dict[str, Any], gateway: dict[str, Any], server: dict[str, 
         document.pop("gateway", None)
 
 
-def _parse(raw: str) -> dict[str, Any]:
-    """The document, of plain values only: str-keyed dicts, lists, str, int, float, bool, None."""
+def parse(raw: str) -> dict[str, Any]:
+    """The document, of plain values only: str-keyed dicts, lists, str, int, float, bool, None. Raises BadConfig."""
     _check_characters(raw)
     raw = raw.removeprefix("\ufeff")
     try:

@@ -16,6 +16,9 @@ from typing import Any
 from mcpg.engine.bus import Bus
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited, Fleet, Provisioner
+from mcpg.engine.reach import Reach
+from mcpg.engine.rooms import Rooms
+from mcpg.engine.sizes import DEFAULT, Sizes, parse
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.database import Database
 from mcpg.store.journal import Timeout
@@ -38,14 +41,20 @@ class Scope:
 class Core:
     """
     `epoch` is this start's identity: who holds a lease, never a host name. `exits` holds, by instance, a replica's end
-    that no operation has dealt with yet. `mint` makes the enrolment URL of one replica.
+    that no operation has dealt with yet. `mint` makes the enrolment URL of one replica. `sizes` is what a replica takes.
     """
 
     fleet: Fleet
     mint: Callable[[Operation, int], Awaitable[str]]
 
     def __init__(
-        self, db: Database, provisioner: Provisioner | None, *, timeout: Timeout, clock: Clock = now_us
+        self,
+        db: Database,
+        provisioner: Provisioner | None,
+        *,
+        timeout: Timeout,
+        clock: Clock = now_us,
+        sizes: Sizes | None = None,
     ) -> None:
         self.db = db
         self.provisioner = provisioner
@@ -53,6 +62,9 @@ class Core:
         self.timeout = timeout
         self.epoch = f"e-{secrets.token_hex(8)}"
         self.bus = Bus()
+        self.sizes = sizes or parse(DEFAULT)
+        self.reach = Reach(db, provisioner, clock)
+        self.rooms = Rooms(db, self.reach, clock)
         self.exits: dict[str, Exited] = {}
         self._side: set[asyncio.Task[None]] = set()
 

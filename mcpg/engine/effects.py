@@ -16,53 +16,75 @@ from mcpg.errors import McpgError, PermanentError
 from mcpg.machines import enrolment, provision, teardown
 from mcpg.machines.table import Work
 from mcpg.store import reads, writes
-from mcpg.store.journal import Also, Fire
+from mcpg.store.journal import Also, Fire, Line
 
 Effect = Callable[[Core, Operation], Awaitable[Outcome]]
 Companions = tuple[Also | Fire, ...]  # what goes into the transaction of a move
 P, T = provision.Event, teardown.Event
+DEFAULT_TIER = "shared"  # of a gateway that asks for none
 
 
 async def reserve(engine: Core, op: Operation) -> Outcome:
-    """Choose a cluster and take room in it, in the transaction of the move; an update keeps its cluster."""
-    chosen, more = await choose(engine, op.instance_id, op.spec)
+    """
+    Choose a cluster and take room in it, in the transaction of the move; an update keeps its cluster, and what it gives
+    back is given back once it is ready. An orphan is placed like a new one, and is none from then on.
+    """
+    need = need_of(op.spec)
+    held = await reads.find_reservation(engine.db, op.instance_id)
+    chosen, more = await choose(engine, held, op.spec, op.cluster_id)
     if isinstance(chosen, allocator.Refusal):
         return _no_capacity(engine, op, chosen)
-    after = chosen.gateways_used + max(more, 0)
+    after = chosen.gateways_used + more.places
+    orphan: dict[str, Any] = {}
+    if held is None and op.previous is not None:  # it exists and holds nothing: its cluster was taken away
+        instance = await reads.find_instance(engine.db, op.instance_id) or {}
+        orphan = {"orphan_of": instance["cluster_id"], "orphaned_at": instance["orphaned_at"]}
     return Outcome(
         P.RESERVED,
         reason=f"{chosen.name} ({after} of {chosen.gateways_max} gateways)",
-        data={"cluster": chosen.name, "cluster_id": chosen.id, "places": op.spec["replicas"], "used": after},
+        data={
+            "cluster": chosen.name, "cluster_id": chosen.id, "places": need.places, "used": after,
+            "cpu_millicores": need.cpu_millicores, "memory_bytes": need.memory_bytes,
+        } | orphan,
         sets={"cluster_id": chosen.id},
         also=(
-            *(writes.reserve(chosen.id, op.instance_id, op.id, more) if more > 0 else ()),
+            *(writes.reserve(chosen.id, op.instance_id, op.id, more) if any(more) else ()),
+            *((writes.adopt(op.instance_id),) if orphan else ()),
             writes.assign(op.instance_id, chosen.id, op.spec, op.spec["config_version"], op.spec["config_hash"]),
             writes.forget_refusals(op.instance_id),
         ),
-    )
+    )  # fmt: skip
+
+
+def need_of(spec: dict[str, Any]) -> allocator.Need:
+    """What a gateway of this spec takes, all replicas together."""
+    replicas = spec["replicas"]
+    return allocator.Need(replicas, replicas * spec["cpu_millicores"], replicas * spec["memory_bytes"])
 
 
 async def choose(
-    engine: Core, instance_id: str, spec: dict[str, Any]
-) -> tuple[allocator.Room | allocator.Refusal, int]:
-    """Where *spec* goes, and how many places more than the instance holds it needs; one that holds some stays there."""
-    rooms = [
-        allocator.Room(*(c[f] for f in allocator.Room.__dataclass_fields__)) for c in await reads.clusters(engine.db)
-    ]
-    held = await reads.find_reservation(engine.db, instance_id)
+    engine: Core, held: dict[str, Any] | None, spec: dict[str, Any], pinned: str | None = None
+) -> tuple[allocator.Room | allocator.Refusal, allocator.Need]:
+    """
+    Where *spec* goes (as it is before), and what it takes beyond the reservation *held*; who holds room stays there.
+
+    *pinned* is the id of the only cluster that will do.
+    """
+    need = need_of(spec)
     if held is None:
-        wish = allocator.Wish(spec["replicas"], spec["region"], spec["isolation_tier"])
-        return allocator.place(rooms, wish), spec["replicas"]
-    more: int = spec["replicas"] - held["places"]
-    room = next(r for r in rooms if r.id == held["cluster_id"])
-    why = allocator.why_not(room, allocator.Wish(more)) if more > 0 else ""
+        only = (await engine.rooms.one(pinned)).name if pinned else ""
+        found = await engine.rooms.place(allocator.Wish(need, spec["region"], spec["isolation_tier"], only))
+        return found, need
+    more = need.beyond(allocator.Need(held["places"], held["cpu_millicores"], held["memory_bytes"]))
+    room = await engine.rooms.one(held["cluster_id"])
+    why = allocator.why_no_more(room, more) if any(more) else ""
     return (allocator.Refusal(((room.name, why),)) if why else room), more
 
 
 def _no_capacity(engine: Core, op: Operation, refusal: allocator.Refusal) -> Outcome:
     wanted = [_count(op.spec["replicas"], "replica"), f"size {op.spec['size']}"]
     wanted += [f"region {op.spec['region']}"] if op.spec["region"] else []
-    wanted += [f"tier {op.spec['isolation_tier']}"] if op.spec["isolation_tier"] else []
+    wanted += [f"tier {op.spec['isolation_tier']}"] if op.spec["isolation_tier"] != DEFAULT_TIER else []
     return Outcome(
         P.NO_CAPACITY,
         reason=f"no cluster can take {op.name} ({', '.join(wanted)}): {refusal}",
@@ -132,7 +154,7 @@ async def compensate(engine: Core, op: Operation) -> Outcome:
     done: list[str] = []
     also: Companions = ()
     for undo in undo_plan(op, [line.dest for line in lines]):
-        words, more = await UNDO[undo](engine, op)
+        words, more = await UNDO[undo](engine, op, lines)
         done += [words] if words else []
         also += more
     cause = next((line for line in reversed(lines) if line.dest == op.state and line.source != op.state), None)
@@ -143,7 +165,7 @@ async def compensate(engine: Core, op: Operation) -> Outcome:
         P.UNDONE,
         facts=provision.Seen(replicas=op.spec["replicas"], cancelled=cancelled),
         reason=why,
-        data={"code": code, "undone": done},
+        data={"code": code, "undone": done} | await room_of(engine, op),
         sets=ended(engine, why or code, code),
         also=(*also, *_not_created(engine, op)),
     )
@@ -159,7 +181,7 @@ def undo_plan(op: Operation, entered: list[str]) -> list[str]:
     return plan
 
 
-async def _undo_apply(engine: Core, op: Operation) -> tuple[str, Companions]:
+async def _undo_apply(engine: Core, op: Operation, lines: list[Line]) -> tuple[str, Companions]:
     """A create's replicas are removed; an update's gateway goes back to its previous spec and config."""
     assert engine.provisioner is not None  # noqa: S101 - nothing was applied without one
     if op.previous is None:
@@ -190,12 +212,18 @@ async def _departures(engine: Core, op: Operation) -> tuple[Fire, ...]:
     )  # fmt: skip
 
 
-async def _undo_reserve(engine: Core, op: Operation) -> tuple[str, Companions]:
+async def _undo_reserve(engine: Core, op: Operation, lines: list[Line]) -> tuple[str, Companions]:
+    """Exactly what was taken goes back. Of a create, `_not_created` releases it; an orphan is one again."""
     held = await reads.find_reservation(engine.db, op.instance_id)
-    keep = op.previous["replicas"] if op.previous else 0
-    back = (held["places"] if held else 0) - keep
+    taken = next((line.data for line in lines if line.event == P.RESERVED.value), {})
+    orphan, keep = "orphaned_at" in taken, allocator.NOTHING
+    if op.previous is not None and not orphan:
+        keep = need_of(op.previous)
+    back = (held["places"] if held else 0) - keep.places
     words = f"{_count(back, 'place')} released" if back > 0 else ""
-    return words, writes.release_down_to(op.instance_id, keep) if keep else ()
+    if orphan:
+        return words, writes.orphan_again(op.instance_id, taken["orphan_of"], taken["orphaned_at"])
+    return words, writes.settle(op.instance_id, keep) if any(keep) else ()
 
 
 UNDO = {"release": _undo_reserve, "remove": _undo_apply}
@@ -228,6 +256,7 @@ async def gone(engine: Core, op: Operation) -> Outcome:
         T.GONE,
         facts=teardown.Seen(connected=engine.fleet.connected(op.instance_id)),
         reason="process gone, no agent connected, room released",
+        data=await room_of(engine, op),
         sets=ended(engine),
         also=(
             *await _departures(engine, op),
@@ -236,6 +265,12 @@ async def gone(engine: Core, op: Operation) -> Outcome:
             writes.delete_instance(op.instance_id, at),
         ),
     )
+
+
+async def room_of(engine: Core, op: Operation) -> dict[str, Any]:
+    """For the data of a line that changes whose room: rooms.py reads that cluster again."""
+    held = await reads.find_reservation(engine.db, op.instance_id)
+    return {"cluster_id": held["cluster_id"]} if held else {}
 
 
 EFFECTS: dict[str, Effect] = {

@@ -129,6 +129,7 @@ async def _confirmed(
         "endpoints": row["endpoints"] if row else [],
         "config_hash": op.spec["config_hash"],
         "probes": [{"replica": a.replica, "detail": a.detail, "ms": round(a.ms, 1)} for a in answers],
+        **await effects.room_of(engine, op),
     }
     return Outcome(
         provision.Event.CONFIRMED,
@@ -138,7 +139,7 @@ async def _confirmed(
         sets=effects.ended(engine),
         also=(
             *surplus,
-            *writes.release_down_to(op.instance_id, op.spec["replicas"]),
+            *writes.settle(op.instance_id, effects.need_of(op.spec)),
             writes.mark_ready(op.instance_id, engine.clock()),
         ),
     )

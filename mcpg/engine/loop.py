@@ -19,6 +19,7 @@ from mcpg.engine.effects import EFFECTS, failure
 from mcpg.engine.evidence import Look, Memory, look
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Exited, Provisioner
+from mcpg.engine.sizes import Sizes
 from mcpg.errors import Refused, TemporaryError, Unavailable
 from mcpg.machines import TABLES
 from mcpg.machines.table import Wait, Work
@@ -47,9 +48,15 @@ class Engine(Core):
     agents: Agents
 
     def __init__(
-        self, db: Database, provisioner: Provisioner | None, *, timeout: Timeout, clock: Clock = now_us
+        self,
+        db: Database,
+        provisioner: Provisioner | None,
+        *,
+        timeout: Timeout,
+        clock: Clock = now_us,
+        sizes: Sizes | None = None,
     ) -> None:
-        super().__init__(db, provisioner, timeout=timeout, clock=clock)
+        super().__init__(db, provisioner, timeout=timeout, clock=clock, sizes=sizes)
         self._drivers: dict[str, _Driver] = {}
         self._by_instance: dict[str, str] = {}
         self._stopping = False
@@ -67,6 +74,7 @@ class Engine(Core):
 
         if self.provisioner is not None:
             await self.provisioner.start(on_exit)
+        await self.reach.start()
         for row in await reads.open_operations(self.db):
             op = Operation.of(row)
             until = self.clock() + int(LEASE_S * 1e6)
@@ -83,6 +91,7 @@ class Engine(Core):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.reach.stop()
         if self.provisioner is not None:
             await self.provisioner.stop()
 
@@ -114,6 +123,7 @@ class Engine(Core):
     def _heard(self, line: Line) -> None:
         self.bus.publish(line)
         self.agents.on_line(line)
+        self.rooms.on_line(line)
         driver = self._drivers.get(line.subject)
         if driver is not None:
             if line.seq > driver.op.version:
@@ -175,16 +185,15 @@ class Engine(Core):
         return True
 
     async def _raise(self, op: Operation, outcome: Outcome) -> None:
-        line = await self.db.writer.submit(
-            [
-                Fire(
-                    op.table, op.id, outcome.event, "engine", facts=outcome.facts, expect=op.version,
-                    reason=outcome.reason, data=outcome.data, sets=outcome.sets, claim=self.epoch,
-                ),
-                *outcome.also,
-            ]
+        fire = Fire(
+            op.table, op.id, outcome.event, "engine", facts=outcome.facts, expect=op.version, reason=outcome.reason,
+            data=outcome.data, sets=outcome.sets, claim=self.epoch,
         )  # fmt: skip
-        moved = line[0]
+        try:
+            [moved, *_] = await self.db.writer.submit([fire, *outcome.also])
+        except BaseException:
+            self.rooms.changed(outcome.data.get("cluster_id"))  # the room it chose was not taken
+            raise
         op.version, op.attempt = moved.seq, 0
         if moved.dest != op.state:
             op.state = moved.dest

@@ -29,6 +29,7 @@ class Operation:
     body_hash: str
     state: str
     version: int
+    cluster_id: str | None = None  # before it is placed: the only one that will do
     deadline_at: int | None = None
     attempt: int = 0
     next_attempt_at: int | None = None

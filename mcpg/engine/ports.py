@@ -88,6 +88,9 @@ class Provisioner(Protocol):
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
         """Find what runs already and watch it; call `on_exit` for each end seen, also for those missed meanwhile."""
 
+    async def reach(self) -> str:
+        """Why no gateway could be started now, or "". Cheap: it is asked every ten seconds, and before a refusal."""
+
     async def apply(self, order: Order) -> tuple[Placed, ...]:
         """Make it so; returns when the processes exist, not when they serve."""
 

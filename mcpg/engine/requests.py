@@ -8,22 +8,31 @@ it claims (the name, the instance), so that two requests at once cannot both be 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 from mcpg.engine import effects
-from mcpg.engine.allocator import Refusal
+from mcpg.engine.accept import (
+    KeyRace,
+    accept,
+    body_hash,
+    needs_provisioner,
+    new_operation,
+    running_on,
+    same_request,
+    scope_of,
+)
+from mcpg.engine.allocator import NOTHING, Need, Refusal, Room
 from mcpg.engine.config import DEFAULT_CONFIG, Rendered, render
 from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
-from mcpg.errors import BadSpec, Busy, Conflict, KeyReused, NameTaken, NoCapacity, NoProvisioner, NotFound, Refused
+from mcpg.errors import BadSpec, Busy, NameTaken, NoCapacity, NotFound, Refused
 from mcpg.machines import provision, teardown
 from mcpg.store import reads, writes
 from mcpg.store.clock import short_id, uuid7
-from mcpg.store.journal import Birth, Fire, Step, canonical
+from mcpg.store.journal import Fire, Step, canonical
 
 Row = dict[str, Any]
 
@@ -42,10 +51,6 @@ class Publish:
     config: str | None = None
 
 
-class _KeyRace(Conflict):
-    """Another request with this Idempotency-Key was accepted a moment earlier."""
-
-
 _RENDERER = ThreadPoolExecutor(1, "render")  # of its own: huge configs wait for each other, and nothing waits for them
 
 
@@ -59,80 +64,31 @@ def _default_config() -> Rendered:
     return render(DEFAULT_CONFIG)
 
 
-def _body_hash(scope: Scope, verb: str, body: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical([str(scope), verb, body]).encode()).hexdigest()
-
-
 async def publish(engine: Core, scope: Scope, wish: Publish, *, actor: str, key: str | None) -> Operation:
     """
     Accept a create or update and hand it to the engine; or find the operation that already does exactly this.
 
     Raises BadConfig, BadSpec, NameTaken, Busy, KeyReused, NoProvisioner.
     """
-    _needs_provisioner(engine)
+    needs_provisioner(engine)
     config = None if wish.config is None else await _rendered(wish.config)
     body = {f: getattr(wish, f) for f in wish.__dataclass_fields__}
-    digest = _body_hash(scope, "publish", body)
+    digest = body_hash(scope, "publish", body)
     for _ in range(4):
-        same = await _same_request(engine, scope, digest, key)
+        same = await same_request(engine, scope, digest, key)
         if same is not None:
             return same
         holder = await reads.find_live_name(engine.db, wish.name)
         try:
             if holder is None:
                 return await _create(engine, scope, wish, config, digest, actor, key)
-            running = await _running_on(engine, scope, holder, digest)
+            running = await running_on(engine, scope, holder, digest)
             if running is not None:
                 return running
             return await _update(engine, scope, wish, holder, config, digest, actor, key)
-        except (_KeyRace, Busy, NameTaken) as exc:
+        except (KeyRace, Busy, NameTaken) as exc:
             race = exc  # look again: it may be the same request, arriving twice
     raise race
-
-
-async def _same_request(engine: Core, scope: Scope, digest: str, key: str | None) -> Operation | None:
-    if key is None:
-        return None
-    row = await reads.find_operation_by_key(engine.db, scope.org, key)
-    if row is None:
-        return None
-    if row["body_hash"] != digest:
-        raise KeyReused(
-            "this Idempotency-Key was used for another request",
-            cause=f"operation {row['id']} ({row['kind']} {row['name']}) has it",
-            hint="send a new key with a new request",
-            operation_id=row["id"],
-        )
-    return Operation.of(row)
-
-
-async def _running_on(engine: Core, scope: Scope, holder: Row, digest: str) -> Operation | None:
-    """The running operation when it is this very request; refuses when the name or the gateway is not free."""
-    if (holder["org"], holder["workspace"], holder["environment"]) != (scope.org, scope.workspace, scope.environment):
-        where = f"{scope.org}/…" if holder["org"] != scope.org else str(_scope_of(holder))
-        raise NameTaken(
-            f"the name {holder['name']} is taken",
-            cause="a gateway's name is unique across all orgs, for it is a DNS label"
-            + (f"; this one lives in {where}" if holder["org"] == scope.org else ""),
-            hint="choose another --name",
-        )
-    if holder["operation_id"] is None:
-        return None
-    row = await reads.find_operation(engine.db, holder["operation_id"])
-    if row is None:
-        return None
-    if row["body_hash"] == digest:
-        return Operation.of(row)
-    raise Busy(
-        f"{holder['name']} is busy: operation {row['id']} ({row['kind']}) is {row['state']}",
-        cause="one operation at a time runs on a gateway",
-        hint=f"try again when it is over; mcpg-ctl provision history --org {scope.org} --limit 1 --verbose shows it",
-        operation_id=row["id"],
-    )
-
-
-def _scope_of(row: Row) -> Scope:
-    return Scope(row["org"], row["workspace"], row["environment"])
 
 
 async def _create(
@@ -141,7 +97,7 @@ async def _create(
     raw = wish.config if wish.config is not None else DEFAULT_CONFIG
     config = config or _default_config()
     operation_id, instance_id, at = short_id("op-"), uuid7(), engine.clock()
-    spec = _first_spec(wish, config)
+    spec = _first_spec(engine, wish, config)
     instance = {
         "id": instance_id, "instance_uid": instance_id, "org": scope.org, "workspace": scope.workspace,
         "environment": scope.environment, "name": wish.name, "live_name": wish.name, "managed": 1,
@@ -151,8 +107,8 @@ async def _create(
         writes.insert_instance(taken_hint="choose another --name", columns=instance),
         writes.insert_config(instance_id, 1, raw, config.raw_sha256, config.text, config.sha256, operation_id, at),
     ]
-    op = _operation(operation_id, "provision", "create", scope, wish.name, instance_id, spec, None, actor, digest)
-    return await _accept(engine, op, provision.Event.ACCEPT, also, key)
+    op = new_operation(operation_id, "provision", "create", scope, wish.name, instance_id, spec, None, actor, digest)
+    return await accept(engine, op, provision.Event.ACCEPT, also, key)
 
 
 async def _update(
@@ -161,7 +117,7 @@ async def _update(
 ) -> Operation:  # fmt: skip
     old: dict[str, Any] = holder["spec"]
     operation_id, at = short_id("op-"), engine.clock()
-    spec = _next_spec(wish, old)
+    spec = _next_spec(engine, wish, old)
     also: list[Step] = [writes.occupy_instance(holder["id"], operation_id, wish.name)]
     if config is not None and wish.config is not None:
         versions = await reads.config_versions(engine.db, holder["id"])
@@ -173,17 +129,17 @@ async def _update(
                 operation_id, at,
             )
         )  # fmt: skip
-    op = _operation(operation_id, "provision", "update", scope, wish.name, holder["id"], spec, old, actor, digest)
-    return await _accept(engine, op, provision.Event.ACCEPT, also, key)
+    op = new_operation(operation_id, "provision", "update", scope, wish.name, holder["id"], spec, old, actor, digest)
+    return await accept(engine, op, provision.Event.ACCEPT, also, key)
 
 
-def _first_spec(wish: Publish, config: Rendered) -> dict[str, Any]:
-    """What a new instance is asked to be; regions and tiers left out are "": any."""
+def _first_spec(engine: Core, wish: Publish, config: Rendered) -> dict[str, Any]:
+    """What a new instance is asked to be; a region left out is "": any."""
     return {
         "replicas": wish.replicas or 1,
-        "size": wish.size or "s",
+        **_sized(engine, wish.size or "s"),
         "region": wish.region or "",
-        "isolation_tier": wish.isolation_tier or "",
+        "isolation_tier": wish.isolation_tier or effects.DEFAULT_TIER,
         "custom_hostname": wish.custom_hostname or "",
         "image_tag": wish.image_tag or "latest",
         "config_version": 1,
@@ -191,7 +147,12 @@ def _first_spec(wish: Publish, config: Rendered) -> dict[str, Any]:
     }
 
 
-def _next_spec(wish: Publish, old: dict[str, Any]) -> dict[str, Any]:
+def _sized(engine: Core, size: str) -> dict[str, Any]:
+    """A size class, and what a replica of it takes from now on, whatever becomes of the class."""
+    return {"size": size, **engine.sizes[size]._asdict()}
+
+
+def _next_spec(engine: Core, wish: Publish, old: dict[str, Any]) -> dict[str, Any]:
     """*old* with what *wish* changes; the config aside. Refuses what cannot change in place."""
     for field in ("region", "isolation_tier"):
         asked = getattr(wish, field)
@@ -201,53 +162,54 @@ def _next_spec(wish: Publish, old: dict[str, Any]) -> dict[str, Any]:
                 cause=f"it is {old.get(field) or 'unset'}, and {asked} was asked for",
                 hint="delete it and create it anew, or leave the option out",
             )
-    changeable = ("replicas", "size", "custom_hostname", "image_tag")
-    return old | {f: v for f in changeable if (v := getattr(wish, f)) is not None}
+    changeable = ("replicas", "custom_hostname", "image_tag")
+    changed = {f: v for f in changeable if (v := getattr(wish, f)) is not None}
+    return old | changed | (_sized(engine, wish.size) if wish.size is not None else {})
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a publish would do now. `config_sha256` is of the file as it was sent."""
+    """
+    What a publish would do now: in which cluster (as it is before), and what it then holds more there (or less) than now.
+
+    `config_sha256` is of the file as it was sent.
+    """
 
     action: Literal["create", "update"]
     spec: dict[str, Any]
-    cluster: str
+    room: Room
+    change: Need
     config_sha256: str
 
 
 async def plan(engine: Core, scope: Scope, wish: Publish) -> Plan:
     """Publish without doing it: its answer, or the refusal it would give, NoCapacity included. Reserves nothing."""
-    _needs_provisioner(engine)
+    needs_provisioner(engine)
     raw = wish.config if wish.config is not None else DEFAULT_CONFIG
     config = await _rendered(raw)
     holder = await reads.find_live_name(engine.db, wish.name)
     if holder is not None:
-        await _running_on(engine, scope, holder, "")
-    spec = _next_spec(wish, holder["spec"]) if holder else _first_spec(wish, config)
-    chosen, _ = await effects.choose(engine, holder["id"] if holder else "", spec)
+        await running_on(engine, scope, holder, "")
+    spec = _next_spec(engine, wish, holder["spec"]) if holder else _first_spec(engine, wish, config)
+    held = await reads.find_reservation(engine.db, holder["id"]) if holder else None
+    chosen, _ = await effects.choose(engine, held, spec)
     if isinstance(chosen, Refusal):
         raise NoCapacity(f"no cluster can take {wish.name}", cause=str(chosen))
-    return Plan("update" if holder else "create", spec, chosen.name, config.raw_sha256)
-
-
-def _needs_provisioner(engine: Core) -> None:
-    if engine.provisioner is None:
-        raise NoProvisioner(
-            "this control plane creates no gateways",
-            cause="it runs with --provisioner none",
-            hint="start it with --provisioner local",
-        )
+    engine.rooms.changed(chosen.id)  # nothing is taken
+    before = Need(held["places"], held["cpu_millicores"], held["memory_bytes"]) if held else NOTHING
+    change = Need(*(after - now for after, now in zip(effects.need_of(spec), before, strict=True)))
+    return Plan("update" if holder else "create", spec, chosen, change, config.raw_sha256)
 
 
 async def delete(engine: Core, scope: Scope, instance_uid: str, *, actor: str, key: str | None) -> Operation:
     """Accept a teardown. Raises NotFound, Busy (naming what runs), Refused for a gateway we do not manage, KeyReused."""
-    digest = _body_hash(scope, "delete", {"instance_uid": instance_uid})
-    same = await _same_request(engine, scope, digest, key)
+    digest = body_hash(scope, "delete", {"instance_uid": instance_uid})
+    same = await same_request(engine, scope, digest, key)
     if same is not None:
         return same
     row = await reads.find_instance_by_uid(engine.db, instance_uid)
-    if row is None or _scope_of(row) != scope or row["deleted_at"] is not None:
-        gone = row is not None and _scope_of(row) == scope
+    if row is None or scope_of(row) != scope or row["deleted_at"] is not None:
+        gone = row is not None and scope_of(row) == scope
         raise NotFound(
             f"no instance {instance_uid} in {scope}",
             cause="it was deleted" if gone else "",
@@ -272,13 +234,15 @@ async def delete(engine: Core, scope: Scope, instance_uid: str, *, actor: str, k
             return Operation.of(held)
         before = _superseded(engine, held, actor)
     else:
-        running = await _running_on(engine, scope, row, digest)
+        running = await running_on(engine, scope, row, digest)
         if running is not None:
             return running
     operation_id = short_id("op-")
-    op = _operation(operation_id, "teardown", "delete", scope, row["name"], row["id"], row["spec"], None, actor, digest)
+    op = new_operation(
+        operation_id, "teardown", "delete", scope, row["name"], row["id"], row["spec"], None, actor, digest
+    )
     also: list[Step] = [*before, writes.occupy_instance(row["id"], operation_id, row["name"])]
-    return await _accept(engine, op, teardown.Event.ACCEPT, also, key)
+    return await accept(engine, op, teardown.Event.ACCEPT, also, key)
 
 
 def _superseded(engine: Core, held: Row, actor: str) -> list[Step]:
@@ -291,32 +255,3 @@ def _superseded(engine: Core, held: Row, actor: str) -> list[Step]:
         ),
         writes.end_operation(held["instance_id"]),
     ]  # fmt: skip
-
-
-def _operation(
-    operation_id: str, machine: str, kind: str, scope: Scope, name: str, instance_id: str, spec: dict[str, Any],
-    previous: dict[str, Any] | None, actor: str, digest: str,
-) -> Operation:  # fmt: skip
-    return Operation(
-        operation_id, machine, kind, scope.org, scope.workspace, scope.environment, name, instance_id, spec, previous,
-        actor, digest, state="requested", version=0,
-    )  # fmt: skip
-
-
-async def _accept(engine: Core, op: Operation, event: Any, also: list[Step], key: str | None) -> Operation:
-    columns = {
-        "machine": op.machine, "kind": op.kind, "org": op.org, "workspace": op.workspace,
-        "environment": op.environment, "name": op.name, "instance_id": op.instance_id, "spec": canonical(op.spec),
-        "previous": None if op.previous is None else canonical(op.previous), "actor": op.actor,
-        "idempotency_key": key, "body_hash": op.body_hash,
-    }  # fmt: skip
-    birth = Birth(
-        op.table, op.id, columns, op.actor,
-        data={"kind": op.kind, "name": op.name, "instance_id": op.instance_id, "spec": op.spec},
-        refuse=lambda: _KeyRace("this Idempotency-Key is in use", cause="the same request arrived twice at once"),
-    )  # fmt: skip
-    # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
-    unit = [birth, *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)]
-    accepted = (await engine.db.writer.submit(unit))[-1]
-    op.state, op.version = accepted.dest, accepted.seq
-    return op

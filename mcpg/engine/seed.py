@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mcpg.machines import cluster
-from mcpg.store import reads, writes
+from mcpg.store import fleet, writes
 from mcpg.store.clock import Clock, uuid7
 from mcpg.store.database import Database
 from mcpg.store.journal import Birth
@@ -13,14 +13,14 @@ LOCAL = "local"
 
 
 async def seed(db: Database, clock: Clock, *, local_gateways_max: int) -> None:
-    """Idempotent; a changed `local_gateways_max` takes effect here."""
+    """Idempotent. A changed `local_gateways_max` takes effect here; a `local` that was decommissioned stays gone."""
     await ensure_default(clock)
-    existing = await reads.find_cluster(db, LOCAL)
-    if existing is None:
+    living = await fleet.find_living_cluster(db, LOCAL)
+    if living is None and not await fleet.was_there_ever(db, LOCAL):
         columns = {
-            "name": LOCAL, "region": LOCAL, "isolation_tier": "shared", "provisioner": "local",
+            "name": LOCAL, "live_name": LOCAL, "region": LOCAL, "isolation_tier": "shared", "provisioner": "local",
             "gateways_max": local_gateways_max,
         }  # fmt: skip
         await db.writer.submit([Birth(cluster.MACHINE, uuid7(), columns, "engine", reason="this machine")])
-    elif existing["gateways_max"] != local_gateways_max:
-        await db.writer.execute(writes.resize_cluster(existing["id"], local_gateways_max))
+    elif living is not None and living["gateways_max"] != local_gateways_max:
+        await db.writer.execute(writes.resize_cluster(living["id"], local_gateways_max))

@@ -9,9 +9,9 @@ from mcpg.machines.table import Facts, Move, Owner, Table
 
 
 class State(Enum):
-    REGISTERED = "registered"  # the allocator places gateways here while there is room
-    DRAINING = "draining"  # places nothing new
-    DECOMMISSIONED = "decommissioned"  # gone; kept for its history
+    REGISTERED = "registered"
+    DRAINING = "draining"
+    DECOMMISSIONED = "decommissioned"
 
 
 class Event(Enum):
@@ -37,12 +37,18 @@ S, E = State, Event
 
 MACHINE = Table(
     name="cluster",
+    title="The life of one cluster: a place where gateways may run",
     states=State,
     events=Event,
     birth=E.REGISTER,
     initial=S.REGISTERED,
     final=frozenset({S.DECOMMISSIONED}),
     facts=Load,
+    about={
+        S.REGISTERED: "the allocator places gateways here while there is room",
+        S.DRAINING: "places nothing new",
+        S.DECOMMISSIONED: "gone; kept for its history",
+    },
     moves=(
         Move(S.REGISTERED, E.DRAIN, S.DRAINING),
         Move(S.REGISTERED, E.FORCE_DECOMMISSION, S.DECOMMISSIONED),

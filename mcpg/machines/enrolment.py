@@ -12,11 +12,11 @@ from mcpg.machines.table import Move, Owner, Table, Wait
 
 
 class State(Enum):
-    ENROLLING = "enrolling"  # credentials issued or expected; never seen on a channel
-    ONLINE = "online"  # a channel is open, or the last heartbeat is younger than 90 s
-    STALE = "stale"  # 90 to 300 s since anything was heard
-    DEPARTED = "departed"  # over 300 s, deregistered, seen ended, or removed; the reason is in the line
-    QUARANTINED = "quarantined"  # an operator said so: credentials refused, stream cut, config withheld
+    ENROLLING = "enrolling"
+    ONLINE = "online"
+    STALE = "stale"
+    DEPARTED = "departed"
+    QUARANTINED = "quarantined"
 
 
 class Event(Enum):
@@ -40,11 +40,19 @@ S, E = State, Event
 
 MACHINE = Table(
     name="enrolment",
+    title="The life of one agent: a gateway process as the control plane knows it",
     states=State,
     events=Event,
     birth=E.REGISTER,
     initial=S.ENROLLING,
     final=frozenset(),
+    about={
+        S.ENROLLING: "credentials issued or expected; never seen on a channel",
+        S.ONLINE: "a channel is open, or the last heartbeat is younger than 90 s",
+        S.STALE: "90 to 300 s since anything was heard",
+        S.DEPARTED: "over 300 s, deregistered, seen ended, or removed; the reason is in the line",
+        S.QUARANTINED: "an operator said so: credentials refused, stream cut, config withheld",
+    },
     moves=(
         Move(S.ENROLLING, E.CHANNEL_OPENED, S.ONLINE),
         Move(S.ENROLLING, E.HEARTBEAT, S.ONLINE),

@@ -9,15 +9,15 @@ from mcpg.machines.table import Facts, Move, Owner, Table, Wait, Work
 
 
 class State(Enum):
-    REQUESTED = "requested"  # written down; accepted in the same transaction, so no row rests here
-    ALLOCATING = "allocating"  # choosing a cluster and reserving room in it
-    APPLYING = "applying"  # the provisioner creates or updates the gateway's replicas
-    CONFIRMING = "confirming"  # waiting for evidence: enrolled, config active, endpoint answers
-    READY = "ready"  # all of that was seen; the evidence is in the journal line
-    PAUSED = "paused"  # compensation did not succeed in its time; an operator decides
-    COMPENSATING = "compensating"  # taking back what was done, newest first
-    FAILED = "failed"  # gave up: nothing of a create is left, an updated gateway is as it was before
-    CANCELLED = "cancelled"  # as failed, at someone's request
+    REQUESTED = "requested"
+    ALLOCATING = "allocating"
+    APPLYING = "applying"
+    CONFIRMING = "confirming"
+    READY = "ready"
+    PAUSED = "paused"
+    COMPENSATING = "compensating"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class Event(Enum):
@@ -64,6 +64,7 @@ S, E = State, Event
 
 MACHINE = Table(
     name="provision",
+    title="The life of one provision: from an accepted request to a gateway that answers, or back to nothing",
     states=State,
     events=Event,
     birth=E.REQUEST,
@@ -71,6 +72,17 @@ MACHINE = Table(
     final=frozenset({S.READY, S.FAILED, S.CANCELLED}),
     failures=frozenset({S.FAILED, S.CANCELLED}),
     facts=Seen,
+    about={
+        S.REQUESTED: "written down; accepted in the same transaction, so no row rests here",
+        S.ALLOCATING: "choosing a cluster and reserving room in it",
+        S.APPLYING: "the provisioner creates or updates the gateway's replicas",
+        S.CONFIRMING: "waiting for evidence: enrolled, config active, endpoint answers",
+        S.READY: "all of that was seen; the evidence is in the journal line",
+        S.PAUSED: "compensation did not succeed in its time; an operator decides",
+        S.COMPENSATING: "taking back what was done, newest first",
+        S.FAILED: "gave up: nothing of a create is left, an updated gateway is as it was before",
+        S.CANCELLED: "as failed, at someone's request",
+    },
     moves=(
         Move(S.REQUESTED, E.ACCEPT, S.ALLOCATING),
         Move(S.REQUESTED, E.CANCEL, S.CANCELLED),

@@ -89,15 +89,18 @@ Rest = Work | Wait | Owner
 class Table:
     """
     One machine. `birth` is the event of a subject's first journal line (from "" to `initial`); every state that is not
-    in `final` has an entry in `rests`; `phases` maps states to what the public ladder calls them.
+    in `final` has an entry in `rests`; `phases` maps states to what the public ladder calls them. `title` and `about`
+    (every state in words) are for people: no part of the definition.
     """
 
     name: str
+    title: str
     states: type[Enum]
     events: type[Enum]
     birth: Enum
     initial: Enum
     final: frozenset[Enum]
+    about: Mapping[Enum, str]
     moves: Sequence[Move]
     rests: Mapping[Enum, Rest]
     facts: type[Facts] = Facts

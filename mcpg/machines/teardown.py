@@ -9,13 +9,13 @@ from mcpg.machines.table import Facts, Move, Owner, Table, Wait, Work
 
 
 class State(Enum):
-    REQUESTED = "requested"  # written down; accepted in the same transaction, so no row rests here
-    DRAINING = "draining"  # its endpoints leave the list; the gateway is told (today's gateways ignore that)
-    DELETING = "deleting"  # the provisioner stops the replicas
-    CONFIRMING = "confirming"  # waiting until nothing of it is seen any more: process, stream
-    DELETED = "deleted"  # seen gone; its room is free
-    PAUSED = "paused"  # it could not be stopped in its time; an operator decides
-    CANCELLED = "cancelled"  # taken back before anything was stopped
+    REQUESTED = "requested"
+    DRAINING = "draining"
+    DELETING = "deleting"
+    CONFIRMING = "confirming"
+    DELETED = "deleted"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
 
 
 class Event(Enum):
@@ -45,6 +45,7 @@ S, E = State, Event
 
 MACHINE = Table(
     name="teardown",
+    title="The removal of one managed gateway: asked for is one state, seen gone another",
     states=State,
     events=Event,
     birth=E.REQUEST,
@@ -52,6 +53,15 @@ MACHINE = Table(
     final=frozenset({S.DELETED, S.CANCELLED}),
     failures=frozenset({S.CANCELLED}),
     facts=Seen,
+    about={
+        S.REQUESTED: "written down; accepted in the same transaction, so no row rests here",
+        S.DRAINING: "its endpoints leave the list; the gateway is told (today's gateways ignore that)",
+        S.DELETING: "the provisioner stops the replicas",
+        S.CONFIRMING: "waiting until nothing of it is seen any more: process, stream",
+        S.DELETED: "seen gone; its room is free",
+        S.PAUSED: "it could not be stopped in its time; an operator decides",
+        S.CANCELLED: "taken back before anything was stopped",
+    },
     moves=(
         Move(S.REQUESTED, E.ACCEPT, S.DRAINING),
         Move(S.REQUESTED, E.CANCEL, S.CANCELLED),

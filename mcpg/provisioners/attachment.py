@@ -11,8 +11,8 @@ import os
 from typing import Final
 
 from mcpg.engine.ports import Order
-from mcpg.provisioners.binary import Gateway
-from mcpg.provisioners.processes import MARKER
+from mcpg.host.binary import Gateway
+from mcpg.host.processes import MARKER
 from mcpg.provisioners.replica import Replica
 
 # Enough to find programs, people's language and the way out; nothing of the control plane's own.

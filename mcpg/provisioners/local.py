@@ -19,13 +19,14 @@ from typing import Final
 from mcpg.engine import config
 from mcpg.engine.ports import Answer, Exited, Order, Placed, Removed
 from mcpg.errors import BadConfig, GatewayExited, PermanentError, TemporaryError
-from mcpg.provisioners import attachment, processes
-from mcpg.provisioners.binary import Gateway, find_gateway, project_caches
-from mcpg.provisioners.checker import check
-from mcpg.provisioners.loopback import ask_health, reserve
-from mcpg.provisioners.processes import Record, Watch
+from mcpg.host import processes
+from mcpg.host.binary import Gateway, find_gateway, project_caches
+from mcpg.host.checker import check
+from mcpg.host.loopback import ask_health, reserve
+from mcpg.host.processes import Record, Watch
+from mcpg.host.words import redact, says_port_taken
+from mcpg.provisioners import attachment
 from mcpg.provisioners.replica import Ended, Replica, Shelf, write
-from mcpg.provisioners.words import redact, says_port_taken
 
 SETTLE_S: Final = 0.5  # the real gateway listens after 0.015 to 0.07 s, and has exited by then on a config it refuses
 SETTLE_STEP_S: Final = 0.02
@@ -67,6 +68,14 @@ class Local:
             self.gateway_version = ""  # apply says it, when a gateway is wanted; what runs is looked after meanwhile
         for replica in self._shelf.everything():
             await self._living(replica)
+
+    async def reach(self) -> str:
+        """The state directory can be written, its disk is not full, and there is a program to start."""
+        try:
+            await self._find_gateway()
+        except PermanentError as exc:
+            return exc.what + (f": {exc.cause}" if exc.cause else "")
+        return self._shelf.why_not()
 
     async def apply(self, order: Order) -> tuple[Placed, ...]:
         """Replicas in parallel; the first failure is raised after every one has come to an end."""

@@ -17,6 +17,9 @@ class Noop:
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
         """Nothing runs, so nothing ends."""
 
+    async def reach(self) -> str:
+        return ""
+
     async def apply(self, order: Order) -> tuple[Placed, ...]:
         return tuple(Placed(number, 0, 0, (), started=False) for number in range(1, order.replicas + 1))
 

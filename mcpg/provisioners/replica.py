@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Final
 
 from mcpg.errors import PermanentError
-from mcpg.provisioners import words
+from mcpg.host import words
 
 LOG_BYTES: Final = 10 * 1024 * 1024  # a log beyond this becomes log.1 at the next start; log.1 goes
+ROOM_BYTES: Final = 1024 * 1024  # of disk that a replica's files want at least
 _OPERATION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -153,6 +154,19 @@ class Shelf:
 
     def __init__(self, state_dir: Path) -> None:
         self._root = state_dir / "gateways"
+
+    def why_not(self) -> str:
+        """Why nothing could be written there now, or ""; asks the kernel, writes nothing."""
+        where = self._root if self._root.exists() else self._root.parent
+        try:
+            left = os.statvfs(where)
+        except OSError as exc:
+            return f"{where}: {exc.strerror}"
+        if left.f_bavail * left.f_frsize < ROOM_BYTES:
+            return f"the disk of {where} is full"
+        return (
+            "" if os.access(where, os.W_OK | os.X_OK) else f"{where} cannot be written (running as uid {os.getuid()})"
+        )
 
     def directory(self, instance_id: str) -> Path:
         """Where an instance's replicas are. Raises PermanentError for an id that is no UUID: nothing else is a name."""

@@ -15,7 +15,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Any
@@ -37,6 +37,14 @@ class Also:
     params: tuple[Any, ...] = ()
     expect: int | None = None
     refuse: Callable[[], McpgError] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A read inside the transaction: what it finds cannot be overtaken."""
+
+    sql: str
+    params: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,8 @@ class Fire:
     data: dict[str, Any] = field(default_factory=dict)
     sets: dict[str, Any] = field(default_factory=dict)
     claim: str | None = None
+    counts: dict[str, Ask] = field(default_factory=dict)
+    lists: dict[str, Ask] = field(default_factory=dict)
 
 
 Step = Birth | Fire | Also
@@ -204,20 +214,31 @@ class Appender:
             raise Conflict(
                 f"{row} {f.subject} has moved on", cause=f"it is at version {version}, {source}; not at {f.expect}"
             )
-        dest = f.table.step(source, f.event, f.facts).value
+        facts = f.facts if not f.counts else replace(f.facts, **{k: self._count(ask) for k, ask in f.counts.items()})
+        data = f.data if not f.lists else f.data | {k: self._list(ask) for k, ask in f.lists.items()}
+        dest = f.table.step(source, f.event, facts).value
         at = self._now()
         if dest != source:  # a move that stays keeps its absolute deadline
             deadline = self._deadline(f.table, dest, at)
         claim = f.claim if dest in f.table.working else None
         line = self._append(
             f.table, f.subject, version + 1, f.event.value, source, dest, f.actor, f.reason,
-            f.facts.as_json(), f.data, head, at,
+            facts.as_json(), data, head, at,
         )  # fmt: skip
         lease = at + int(LEASE_S * 1e6) if claim else None
         values = (dest, version + 1, line.hash, deadline, claim, lease, at, *f.sets.values(), f.subject, version)
         if self._db.execute(_update(row, tuple(f.sets)), values).rowcount != 1:
             raise Conflict(f"{row} {f.subject} has moved on")
         return line
+
+    def _count(self, ask: Ask) -> int:
+        [number] = self._db.execute(ask.sql, ask.params).fetchone()
+        return int(number)
+
+    def _list(self, ask: Ask) -> list[dict[str, Any]]:
+        cursor = self._db.execute(ask.sql, ask.params)
+        names = [d[0] for d in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def _deadline(self, table: Table, state: str, at: int) -> int | None:
         seconds = self._timeout(table, state)

@@ -91,14 +91,15 @@ class Operation(MachineRow):
     class Meta:
         table = "operation"
         unique_together = (("org", "idempotency_key"),)
-        indexes = (("finished_at",), ("org", "created_at"), ("instance_id", "created_at"))
+        indexes = (("finished_at",), ("created_at",), ("org", "created_at"), ("instance_id", "created_at"))
 
 
 class Instance(Model):
     """
     One gateway. `operation_id` is the operation that runs on it now: at most one, by compare-and-set.
 
-    `endpoints` are where it listens, and are shown while `ready_at` is set.
+    `endpoints` are where it listens, and are shown while `ready_at` is set. `orphaned_at`: its cluster was taken out of
+    the pool under it, so it holds no room anywhere, and `cluster_id` is where it was.
     """
 
     id = fields.CharField(primary_key=True, max_length=64)
@@ -118,6 +119,7 @@ class Instance(Model):
     operation_id = fields.CharField(max_length=64, null=True)
     ready_at = fields.BigIntField(null=True)
     created_at = fields.BigIntField()
+    orphaned_at = fields.BigIntField(null=True)
     deleted_at = fields.BigIntField(null=True)
 
     class Meta:
@@ -155,25 +157,43 @@ class Agent(MachineRow):
 
 
 class Cluster(MachineRow):
-    """Where gateways run. `gateways_used` moves in the transaction of the reservation it counts."""
+    """
+    Where gateways run. The `*_used` counters move in the transaction of the reservation they count.
 
-    name = fields.CharField(max_length=60, unique=True)
+    A total that is NULL is no limit. `reachable`, `reason` and `last_seen_at` are evidence, not state. Of a kubeconfig only
+    the path is kept.
+    """
+
+    name = fields.CharField(max_length=60)
+    live_name = fields.CharField(max_length=60, null=True, unique=True)
     region = fields.CharField(max_length=60)
     isolation_tier = fields.CharField(max_length=40)
     provisioner = fields.CharField(max_length=24)
     gateways_max = fields.IntField()
     gateways_used = fields.IntField(db_default=0)
+    cpu_millicores_total = fields.BigIntField(null=True)
+    cpu_millicores_used = fields.BigIntField(db_default=0)
+    memory_bytes_total = fields.BigIntField(null=True)
+    memory_bytes_used = fields.BigIntField(db_default=0)
+    kubeconfig = fields.TextField(db_default="")
+    kube_context = fields.TextField(db_default="")
+    kube_server = fields.TextField(db_default="")
+    reachable = fields.IntField(db_default=1)
+    reason = fields.TextField(db_default="")
+    last_seen_at = fields.BigIntField(null=True)
 
     class Meta:
         table = "cluster"
 
 
 class Reservation(Model):
-    """Room taken by one instance: one place for each replica."""
+    """Room taken by one instance, of all its replicas together: one place for each, and what its size class says."""
 
     instance_id = fields.CharField(primary_key=True, max_length=64)
     cluster_id = fields.CharField(max_length=64)
     places = fields.IntField()
+    cpu_millicores = fields.BigIntField(db_default=0)
+    memory_bytes = fields.BigIntField(db_default=0)
     operation_id = fields.CharField(max_length=64)
 
     class Meta:

@@ -7,12 +7,14 @@ Constant SQL on the read-only connection. A function named `find_*` may answer N
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from mcpg.errors import NotFound
+from mcpg.errors import NotFound, Usage
 from mcpg.store.database import Database, Row
-from mcpg.store.journal import Line
+from mcpg.store.journal import ROWS, Line
 
+SHORTEST_REF = 6  # characters of an id's beginning that stands for the whole
 _JSON = {"spec", "previous", "endpoints", "host", "facts", "data"}
 
 
@@ -101,6 +103,97 @@ async def operations(db: Database, org_slug: str, limit: int) -> list[Row]:
     return await _many(db, "SELECT * FROM operation WHERE org=? ORDER BY created_at DESC, id LIMIT ?", org_slug, limit)
 
 
+async def fleet_operations(
+    db: Database, *, org: str | None, kind: str | None, name: str | None, running: bool, limit: int
+) -> list[Row]:
+    """Of every org, newest first; None: any."""
+    return await _many(
+        db,
+        "SELECT * FROM operation WHERE (?1 IS NULL OR org=?1) AND (?2 IS NULL OR kind=?2) AND (?3 IS NULL OR name=?3)"
+        " AND (NOT ?4 OR finished_at IS NULL) ORDER BY created_at DESC, id LIMIT ?5",
+        org, kind, name, int(running), limit,
+    )  # fmt: skip
+
+
+async def operation_by_ref(db: Database, ref: str) -> Row:
+    """By id, or by its beginning of six characters or more. Raises NotFound, or Usage naming the candidates."""
+    found = await find_operation(db, ref)
+    if found is not None:
+        return found
+    several = await _prefixed(db, "operation", "id", ref)
+    return _only(several, ref, "operation", "mcpg-ctl operation list", lambda r: f"{r['id']} ({r['kind']} {r['name']})")
+
+
+async def instance_by_ref(db: Database, ref: str) -> Row:
+    """One that exists, by uid or id, or by the beginning of one. Raises as `operation_by_ref`."""
+    found = await _all(
+        db, f"{_WITH_CLUSTER} WHERE i.deleted_at IS NULL AND (i.instance_uid=?1 OR i.id=?1 OR"
+        " (length(?1)>=6 AND substr(i.instance_uid,1,length(?1))=?1)) ORDER BY i.instance_uid!=?1, i.id LIMIT 20", ref,
+    )  # fmt: skip
+    if found and ref in (found[0]["instance_uid"], found[0]["id"]):
+        return found[0]
+    return _only(found, ref, "instance", "mcpg-ctl instance list", lambda r: f"{r['instance_uid']} ({r['name']})")
+
+
+async def _prefixed(db: Database, table: str, column: str, ref: str) -> list[Row]:
+    if len(ref) < SHORTEST_REF:
+        return []
+    where = f"substr({column},1,length(?1))=?1"
+    return await _all(db, f"SELECT * FROM {table} WHERE {where} ORDER BY {column} LIMIT 20", ref)  # noqa: S608
+
+
+def _only(found: list[Row], ref: str, what: str, where: str, words: Callable[[Row], str]) -> Row:
+    """The one that *ref* names."""
+    if not found:
+        raise NotFound(f"no {what} {ref[:80]}", hint=f"{where} shows them")
+    if len(found) > 1:
+        raise Usage(
+            f"{ref[:80]} may be any of {len(found)} {what}s", cause=", ".join(map(words, found)),
+            hint="give more of the id", candidates=[r["id"] for r in found],
+        )  # fmt: skip
+    return found[0]
+
+
+async def paused_operations(db: Database) -> list[Row]:
+    """Those that wait for an operator, the longest first; `words` is why."""
+    return await db.many(
+        "SELECT o.id,o.kind,o.name,o.updated_at,j.reason AS words FROM operation o"
+        " JOIN journal j ON j.subject=o.id AND j.seq=o.version WHERE o.finished_at IS NULL AND o.state='paused'"
+        " ORDER BY o.updated_at"
+    )
+
+
+async def count_by_state(db: Database, machine: str) -> dict[str, int]:
+    """How many rows of a machine rest in each state."""
+    table = ROWS[machine]
+    only = "WHERE machine=?1" if table == "operation" else "WHERE ?1=?1"
+    found = await db.many(f"SELECT state, count(*) AS rows FROM {table} {only} GROUP BY state", machine)  # noqa: S608
+    return {r["state"]: r["rows"] for r in found}
+
+
+async def newest_line_id(db: Database) -> int:
+    """The journal's last id; 0 when it is empty."""
+    row = await db.one("SELECT COALESCE(max(id),0) AS id FROM journal")
+    return int(row["id"]) if row else 0
+
+
+async def operation_lines(db: Database, after: int, limit: int) -> list[tuple[int, Line, Row]]:
+    """Operations' lines with a journal id > *after*, in order: id, line, and whose it is."""
+    rows = await _all(
+        db, "SELECT j.*,o.org,o.workspace,o.environment,o.name,o.kind,o.created_at FROM journal j"
+        " JOIN operation o ON o.id=j.subject WHERE j.id>? AND j.machine IN ('provision','teardown')"
+        " ORDER BY j.id LIMIT ?", after, limit,
+    )  # fmt: skip
+    whose = ("org", "workspace", "environment", "name", "kind", "created_at")
+    return [(r["id"], _line({k: v for k, v in r.items() if k not in whose}), {k: r[k] for k in whose}) for r in rows]
+
+
+async def find_definition(db: Database, digest: str) -> str | None:
+    """A definition's canonical JSON, by its hash."""
+    row = await db.one("SELECT body FROM definition WHERE hash=?", digest)
+    return row["body"] if row else None
+
+
 async def recent_operations(db: Database, limit: int) -> list[Row]:
     return await _many(db, "SELECT * FROM operation ORDER BY created_at DESC, id LIMIT ?", limit)
 
@@ -155,12 +248,14 @@ async def find_live_name(db: Database, name: str) -> Row | None:
     return await _one(db, f"{_WITH_CLUSTER} WHERE i.live_name=?", name)
 
 
-async def instances(db: Database, org_slug: str | None) -> list[Row]:
-    """Those that exist, newest first; of every org when *org_slug* is None."""
+async def instances(db: Database, org_slug: str | None, *, orphaned: bool = False) -> list[Row]:
+    """Those that exist, newest first; of every org when *org_slug* is None; with *orphaned*, orphans only."""
     return await _many(
         db,
-        f"{_WITH_CLUSTER} WHERE i.deleted_at IS NULL AND (?1 IS NULL OR i.org=?1) ORDER BY i.created_at DESC, i.id",
+        f"{_WITH_CLUSTER} WHERE i.deleted_at IS NULL AND (?1 IS NULL OR i.org=?1)"
+        " AND (NOT ?2 OR i.orphaned_at IS NOT NULL) ORDER BY i.created_at DESC, i.id",
         org_slug,
+        int(orphaned),
     )
 
 
@@ -202,15 +297,30 @@ async def find_token(db: Database, nonce_hash: str) -> Row | None:
     return await _one(db, "SELECT * FROM bootstrap_token WHERE nonce_hash=?", nonce_hash)
 
 
-# ---- clusters
+_TOKENS = (
+    "SELECT t.*, COALESCE(i.instance_uid, (SELECT n.instance_uid FROM agent a JOIN instance n ON n.id=a.instance_id"
+    " WHERE a.token_id=t.id ORDER BY a.created_at DESC LIMIT 1)) AS instance_uid"
+    " FROM bootstrap_token t LEFT JOIN instance i ON i.id=t.instance_id WHERE t.org=? AND t.workspace=?"
+    " AND t.environment=?"
+)
 
 
-async def clusters(db: Database) -> list[Row]:
-    return await _all(db, "SELECT * FROM cluster ORDER BY name")
+async def tokens(db: Database, org_slug: str, workspace_slug: str, environment_slug: str) -> list[Row]:
+    """Enrolment tokens of an environment, newest first; `instance_uid` is whose each is, or whom it enrolled last."""
+    return await db.many(f"{_TOKENS} ORDER BY t.created_at DESC, t.id", org_slug, workspace_slug, environment_slug)
 
 
-async def find_cluster(db: Database, name: str) -> Row | None:
-    return await _one(db, "SELECT * FROM cluster WHERE name=?", name)
+async def find_token_of(
+    db: Database, org_slug: str, workspace_slug: str, environment_slug: str, token_id: str
+) -> Row | None:
+    return await db.one(f"{_TOKENS} AND t.id=?", org_slug, workspace_slug, environment_slug, token_id)
+
+
+async def orphans(db: Database) -> list[Row]:
+    """Instances that lost their cluster, the longest first."""
+    return await _many(
+        db, f"{_WITH_CLUSTER} WHERE i.orphaned_at IS NOT NULL AND i.deleted_at IS NULL ORDER BY i.orphaned_at, i.name"
+    )
 
 
 async def find_reservation(db: Database, instance_id: str) -> Row | None:

@@ -92,51 +92,91 @@ def insert_config(
 
 # ---- room in clusters
 
+Amounts = tuple[int, int, int]  # places, CPU in millicores, memory in bytes
 
-def reserve(cluster_id: str, instance_id: str, operation_id: str, more: int) -> tuple[Also, ...]:
-    """Take *more* places (may be negative) for the instance, never beyond what the cluster has."""
+
+def reserve(cluster_id: str, instance_id: str, operation_id: str, more: Amounts) -> tuple[Also, ...]:
+    """Take *more* of each for the instance, never beyond what the cluster has. Nothing is asked of what is not taken."""
+    places, cpu, memory = more
     return (
         Also(
-            "UPDATE cluster SET gateways_used=gateways_used+? WHERE id=? AND state='registered'"
-            " AND (?<=0 OR gateways_used+?<=gateways_max)",
-            (more, cluster_id, more, more),
+            "UPDATE cluster SET gateways_used=gateways_used+?1,cpu_millicores_used=cpu_millicores_used+?2,"
+            "memory_bytes_used=memory_bytes_used+?3 WHERE id=?4 AND state='registered'"
+            " AND (?1=0 OR gateways_used+?1<=gateways_max)"
+            " AND (?2=0 OR cpu_millicores_total IS NULL OR cpu_millicores_used+?2<=cpu_millicores_total)"
+            " AND (?3=0 OR memory_bytes_total IS NULL OR memory_bytes_used+?3<=memory_bytes_total)",
+            (places, cpu, memory, cluster_id),
             expect=1,
             refuse=lambda: TemporaryError("the chosen cluster filled up meanwhile", delay=0.0),
         ),
         Also(
-            "INSERT INTO reservation(instance_id,cluster_id,places,operation_id) VALUES(?,?,?,?)"
-            " ON CONFLICT(instance_id) DO UPDATE SET places=places+excluded.places,operation_id=excluded.operation_id",
-            (instance_id, cluster_id, more, operation_id),
+            "INSERT INTO reservation(instance_id,cluster_id,operation_id,places,cpu_millicores,memory_bytes)"
+            " VALUES(?,?,?,?,?,?) ON CONFLICT(instance_id) DO UPDATE SET places=places+excluded.places,"
+            "cpu_millicores=cpu_millicores+excluded.cpu_millicores,memory_bytes=memory_bytes+excluded.memory_bytes,"
+            "operation_id=excluded.operation_id WHERE cluster_id=excluded.cluster_id",
+            (instance_id, cluster_id, operation_id, places, cpu, memory),
+            expect=1,
+            refuse=lambda: TemporaryError("the gateway was given room elsewhere meanwhile", delay=0.0),
+        ),
+    )
+
+
+def settle(instance_id: str, keep: Amounts) -> tuple[Also, ...]:
+    """The instance holds exactly *keep* after this, and its cluster's counters follow; nothing when it holds nothing."""
+    return (
+        Also(
+            "UPDATE cluster SET gateways_used=gateways_used+?2-(SELECT places FROM reservation WHERE instance_id=?1),"
+            "cpu_millicores_used=cpu_millicores_used+?3-(SELECT cpu_millicores FROM reservation WHERE instance_id=?1),"
+            "memory_bytes_used=memory_bytes_used+?4-(SELECT memory_bytes FROM reservation WHERE instance_id=?1)"
+            " WHERE id=(SELECT cluster_id FROM reservation WHERE instance_id=?1)",
+            (instance_id, *keep),
+        ),
+        Also(
+            "UPDATE reservation SET places=?,cpu_millicores=?,memory_bytes=? WHERE instance_id=?", (*keep, instance_id)
         ),
     )
 
 
 def release(instance_id: str) -> tuple[Also, ...]:
     """Give back exactly what the instance holds; nothing when it holds nothing."""
-    return (
-        Also(
-            "UPDATE cluster SET gateways_used=gateways_used-(SELECT places FROM reservation WHERE instance_id=?)"
-            " WHERE id=(SELECT cluster_id FROM reservation WHERE instance_id=?)",
-            (instance_id, instance_id),
-        ),
-        Also("DELETE FROM reservation WHERE instance_id=?", (instance_id,)),
-    )
-
-
-def release_down_to(instance_id: str, places: int) -> tuple[Also, ...]:
-    """Keep *places*, give the rest back."""
-    return (
-        Also(
-            "UPDATE cluster SET gateways_used=gateways_used-(SELECT places-? FROM reservation WHERE instance_id=?)"
-            " WHERE id=(SELECT cluster_id FROM reservation WHERE instance_id=? AND places>?)",
-            (places, instance_id, instance_id, places),
-        ),
-        Also("UPDATE reservation SET places=? WHERE instance_id=? AND places>?", (places, instance_id, places)),
-    )
+    return (*settle(instance_id, (0, 0, 0)), Also("DELETE FROM reservation WHERE instance_id=?", (instance_id,)))
 
 
 def resize_cluster(cluster_id: str, gateways_max: int) -> Also:
     return Also("UPDATE cluster SET gateways_max=? WHERE id=?", (gateways_max, cluster_id))
+
+
+def orphan_all(cluster_id: str, at: int) -> tuple[Also, ...]:
+    """Whoever holds room in the cluster has lost it: they are orphans from now on."""
+    return (
+        Also(
+            "UPDATE instance SET orphaned_at=? WHERE id IN (SELECT instance_id FROM reservation WHERE cluster_id=?)",
+            (at, cluster_id),
+        ),
+        Also("DELETE FROM reservation WHERE cluster_id=?", (cluster_id,)),
+        Also("UPDATE cluster SET gateways_used=0,cpu_millicores_used=0,memory_bytes_used=0 WHERE id=?", (cluster_id,)),
+    )
+
+
+def adopt(instance_id: str) -> Also:
+    """It holds room again."""
+    return Also("UPDATE instance SET orphaned_at=NULL WHERE id=?", (instance_id,))
+
+
+def orphan_again(instance_id: str, cluster_id: str, at: int) -> tuple[Also, ...]:
+    """What an adoption that failed goes back to: no room, and where and since when it was an orphan."""
+    return (
+        *release(instance_id),
+        Also("UPDATE instance SET orphaned_at=?,cluster_id=? WHERE id=?", (at, cluster_id, instance_id)),
+    )
+
+
+def saw_cluster(cluster_id: str, *, reachable: bool, reason: str, last_seen_at: int | None) -> Also:
+    """What was seen of a cluster's reachability."""
+    return Also(
+        "UPDATE cluster SET reachable=?,reason=?,last_seen_at=COALESCE(?,last_seen_at) WHERE id=?",
+        (int(reachable), reason, last_seen_at, cluster_id),
+    )
 
 
 # ---- agents and tokens
@@ -158,6 +198,15 @@ def use_token(token_id: str, at: int) -> Also:
         (token_id, at),
         expect=1,
         refuse=lambda: Conflict("the enrolment token was used up a moment earlier"),
+    )
+
+
+def revoke_token(scope: str, token_id: str, at: int) -> Also:
+    """A token of ORG/WORKSPACE/ENVIRONMENT is worth nothing from now on; a second time changes nothing."""
+    return Also(
+        "UPDATE bootstrap_token SET revoked_at=? WHERE id=? AND org||'/'||workspace||'/'||environment=?"
+        " AND revoked_at IS NULL",
+        (at, token_id, scope),
     )
 
 

@@ -16,7 +16,6 @@ from sanic import Blueprint, HTTPResponse, Request
 from mcpg import present
 from mcpg.errors import NotFound
 from mcpg.present import Live
-from mcpg.store import reads
 from mcpg.store.database import Database
 from mcpg.ui import words
 from mcpg.wire.base import rfc3339
@@ -51,7 +50,7 @@ def blueprint(db: Database, live: Live, meta: Meta) -> Blueprint:
     async def index(request: Request) -> HTTPResponse:
         instances = await present.instances(db, live, None)
         operations = await present.recent_operations(db, SHOWN)
-        clusters = [present.cluster(c) for c in await reads.clusters(db)]
+        clusters = await present.clusters(db, live)
         html = pages.get_template("index.html").render(
             now=datetime.now(UTC), meta=meta, instances=instances, operations=operations, clusters=clusters, shown=SHOWN
         )

@@ -26,6 +26,16 @@ class LadderEvent(Body):
     data: dict[str, Any] = {}
 
 
+class FleetEvent(LadderEvent):
+    """GET /v1/events: a line of any operation, and whose it is. `id:` is the journal's own, rising over all of them."""
+
+    org: str
+    workspace: str
+    environment: str
+    name: str
+    kind: str
+
+
 class EndEvent(Body):
     """The last event of `…/operations/:id/events`: the operation rests in a final state; nothing more will come."""
 

@@ -1,4 +1,4 @@
-"""Orgs, instances, clusters, enrolment tokens and the server itself."""
+"""Orgs, instances, enrolment tokens and the server itself."""
 
 from typing import Annotated, Any
 
@@ -58,7 +58,8 @@ class Agent(Body):
 class Instance(Body):
     """
     One gateway, managed or self-enrolled. `state` is derived from its agents: enrolling, online, stale, departed or
-    quarantined. `addressable` is empty until it is ready; the first URL is the one to use.
+    quarantined. `addressable` is empty until it is ready; the first URL is the one to use. `orphaned_at` is set when its
+    cluster (still named here) was taken out of the pool under it: it runs on, and holds no room anywhere.
     """
 
     id: str
@@ -82,21 +83,8 @@ class Instance(Body):
     operation_id: str = ""
     last_seen_at: Time | None = None
     created_at: Time | None = None
+    orphaned_at: Time | None = None
     agents: list[Agent] = []
-
-
-class Cluster(Body):
-    """`gateways_running` counts reserved places; one replica is one place."""
-
-    id: str
-    name: str
-    region: str
-    isolation_tier: str
-    status: str
-    provisioner: str = ""
-    gateways_max: int
-    gateways_running: int
-    created_at: Time | None = None
 
 
 class TokenRequest(BaseModel):
@@ -121,8 +109,28 @@ class Token(Body):
     max_uses: int
 
 
+class TokenStatus(Body):
+    """
+    A minted token without its secret. `state`: minted (still good), used (one use, and it was), exhausted (several uses,
+    and all were), expired or revoked. `instance_uid` is whose it is, or whom it enrolled last.
+    """
+
+    id: str
+    state: str
+    use_count: int
+    max_uses: int
+    expires_at: Time
+    created_at: Time
+    issuer: str
+    expected_instance_uid: str = ""
+    instance_uid: str = ""
+
+
 class Meta(Body):
-    """Who answers. `replica` is the server process's epoch: random at each start."""
+    """
+    Who answers. `replica` is the server process's epoch: random at each start. `agents_connected` counts the channels that
+    are open now; only the process that holds them can say.
+    """
 
     product: str = "mcpg-control-plane"
     version: str
@@ -137,6 +145,7 @@ class Meta(Body):
     pid: int = 0
     started_at: Time | None = None
     schema_version: int = 0
+    agents_connected: int = 0
 
 
 class Ready(Body):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcpg.wire.base import Body
+from mcpg.wire.clusters import Capacity
 
 Size = Literal["s", "m", "l", "xl"]
 Word = Annotated[str, Field(max_length=255, pattern=r"^[\x20-\x7e]*$")]  # what is stored and shown as it was sent
@@ -30,7 +31,7 @@ class PublishBody(BaseModel):
 
 
 class DryRun(Body):
-    """What a publish of the same body would do; nothing is reserved."""
+    """What a publish of the same body would do; nothing is reserved. `after` is the room of `cluster` once it is done."""
 
     name: str
     action: Literal["create", "update"]
@@ -39,6 +40,7 @@ class DryRun(Body):
     replicas: int
     config_sha256: str
     cluster: str
+    after: Capacity | None = None
 
 
 class ConfigVersion(Body):

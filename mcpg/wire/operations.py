@@ -60,3 +60,15 @@ class Operation(Body):
     transitions: int
     definition: str = ""
     history: list[Transition] | None = None
+
+
+class Export(Body):
+    """
+    GET /v1/operations/:id/export: the operation with its history, and the definition that its last line was made by.
+
+    Sent as canonical JSON (sorted keys, no spaces): of a finished operation always the same bytes.
+    """
+
+    format: str = "mcpg-operation/1"
+    operation: Operation
+    definition: dict[str, Any]

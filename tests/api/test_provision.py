@@ -271,14 +271,20 @@ async def test_deleting_twice_is_not_found_the_second_time(plane: Plane) -> None
 async def test_a_dry_run_says_what_would_happen_and_reserves_nothing(plane: Plane) -> None:
     answer = await plane.client.post(f"{plane.gateways}/validate", json={"name": "edge-1", "replicas": 2})
     assert answer.status_code == 200
+    no_limit = {"total": None, "used": 0, "free": None}
     assert answer.json() | {"config_sha256": "", "gateway_version": ""} == {
         "name": "edge-1", "action": "create", "gateway_version": "", "size": "s", "replicas": 2, "config_sha256": "",
-        "cluster": "local",
+        "cluster": "local", "after": {
+            "gateways": {"total": 20, "used": 0, "reserved": 2, "free": 18},
+            "cpu_millicores": no_limit | {"reserved": 500}, "memory_bytes": no_limit | {"reserved": 2**29},
+        },
     }  # fmt: skip
     assert await plane.instances() == []
     await plane.publish("edge-1")
     again = await plane.client.post(f"{plane.gateways}/validate", json={"name": "edge-1"})
     assert again.json()["action"] == "update"
+    fewer = await plane.client.post(f"{plane.gateways}/validate", json={"name": "edge-1", "replicas": 3})
+    assert fewer.json()["after"]["gateways"] == {"total": 20, "used": 1, "reserved": 2, "free": 17}
 
 
 async def test_a_dry_run_gives_the_refusal_a_publish_would_give(plane: Plane) -> None:

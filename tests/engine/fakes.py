@@ -9,7 +9,11 @@ from mcpg.engine.ports import Answer, Exited, Order, Placed, Removed
 
 
 class Scripted:
-    """Implements Provisioner. `problems` are raised by successive applies; `hold` blocks apply until it is set."""
+    """
+    Implements Provisioner. `problems` are raised by successive applies; `hold` blocks apply until it is set.
+
+    `unreachable` is why no gateway could be started.
+    """
 
     name = "scripted"
     gateway_version = "scripted 1"
@@ -22,11 +26,15 @@ class Scripted:
         self.orders: list[Order] = []
         self.removed: list[str] = []
         self.running: dict[str, int] = {}
+        self.unreachable = ""
         self.entered = asyncio.Event()
         self.on_exit: Callable[[Exited], None]
 
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
         self.on_exit = on_exit
+
+    async def reach(self) -> str:
+        return self.unreachable
 
     async def apply(self, order: Order) -> tuple[Placed, ...]:
         self.orders.append(order)

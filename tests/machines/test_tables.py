@@ -59,6 +59,19 @@ def test_every_other_state_has_work_a_wait_or_an_owner(table: Table) -> None:
 
 
 @EVERY
+def test_every_state_is_told_in_words(table: Table) -> None:
+    assert list(table.about) == list(table.states)
+    assert all(table.about.values())
+    assert table.title
+
+
+@EVERY
+def test_words_are_no_part_of_the_definition(table: Table) -> None:
+    told = dataclasses.replace(table, title="", about={})
+    assert told.definition_hash == table.definition_hash
+
+
+@EVERY
 def test_a_failure_is_final(table: Table) -> None:
     assert table.failures <= table.final
 

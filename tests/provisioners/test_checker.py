@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mcpg.provisioners.checker import cause_of, check
+from mcpg.host.checker import cause_of, check
 from mcpg.provisioners.local import Local
 
 from .conftest import ROOT, Exits, answers, order

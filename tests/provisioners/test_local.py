@@ -21,7 +21,7 @@ import pytest
 
 from mcpg.engine import config
 from mcpg.errors import PermanentError
-from mcpg.provisioners import processes
+from mcpg.host import processes
 from mcpg.provisioners.local import Local
 
 from .conftest import ROOT, SLEEPER, STUBBORN, TOKEN, Exits, answers, enrol, of_state_dir, order
@@ -109,7 +109,8 @@ CRASH = """
 import asyncio, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from mcpg.provisioners import local, processes
+from mcpg.host import processes
+from mcpg.provisioners import local
 from provisioners.conftest import order
 
 def die(*_):

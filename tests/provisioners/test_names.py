@@ -9,11 +9,11 @@ import pytest
 
 from mcpg.engine import config
 from mcpg.errors import PermanentError
-from mcpg.provisioners.binary import OWN_VERSION, find_gateway
+from mcpg.host.binary import OWN_VERSION, find_gateway
+from mcpg.host.words import last_words
 from mcpg.provisioners.local import Local
 from mcpg.provisioners.noop import Noop
 from mcpg.provisioners.replica import Shelf
-from mcpg.provisioners.words import last_words
 
 from .conftest import SLEEPER, Exits, enrol, order
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from mcpg.errors import PermanentError
+from mcpg.host.loopback import reserve
 from mcpg.provisioners import local as local_module
 from mcpg.provisioners.local import Local
-from mcpg.provisioners.loopback import reserve
 
 from .conftest import SLEEPER, Exits, answers, order
 

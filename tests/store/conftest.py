@@ -21,4 +21,6 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
 
 async def born(db: Database, name: str = "c1") -> Line:
     """A cluster row in `registered`, version 1."""
-    return (await db.writer.submit([Birth(cluster.MACHINE, name, {"name": name, **COLUMNS}, "test")]))[0]
+    return (
+        await db.writer.submit([Birth(cluster.MACHINE, name, {"name": name, "live_name": name, **COLUMNS}, "test")])
+    )[0]

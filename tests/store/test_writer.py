@@ -78,7 +78,9 @@ async def test_a_refused_companion_undoes_the_move_with_it(db: Database) -> None
 
 async def test_a_violated_constraint_is_the_companions_refusal(db: Database) -> None:
     await born(db)
-    twin = Birth(C, "c2", {"name": "c1", **COLUMNS}, "test", refuse=lambda: Busy("the name is taken"))
+    twin = Birth(
+        C, "c2", {"name": "c1", "live_name": "c1", **COLUMNS}, "test", refuse=lambda: Busy("the name is taken")
+    )
     with pytest.raises(Busy):
         await db.writer.submit([drain(), twin])
     assert (await row(db))["version"] == 1

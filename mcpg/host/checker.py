@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from mcpg.provisioners.words import redact
+from mcpg.host.words import redact
 
 LIMIT_S: Final = 5.0
 MAX_CHARACTERS: Final = 400

@@ -1,7 +1,8 @@
 """
 Which program a gateway is: the setting, `mcpg` on PATH, the project's own download, or our own agent.
 
-Called by local.py before each start, so that a binary which appears or goes while the control plane runs is noticed.
+Called by mcpg/provisioners/local.py before each start, so that a binary which appears or goes while the control plane
+runs is noticed, and by `gateway --exec`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from mcpg import __version__
-from mcpg.errors import PermanentError
+from mcpg.errors import PermanentError, Usage
 
 VERSION_TIMEOUT_S: Final = 5.0  # `mcpg --version` takes 0.03 s
 OWN_VERSION: Final = f"mcpg-ctl {__version__}"
@@ -43,12 +44,12 @@ def project_caches() -> tuple[Path, ...]:
     return (cache,) if cache.is_dir() else ()
 
 
-def find_gateway(setting: str, cache_dirs: tuple[Path, ...] = ()) -> Gateway:
+def find_gateway(setting: str, cache_dirs: tuple[Path, ...] = (), *, answer_s: float = VERSION_TIMEOUT_S) -> Gateway:
     """
     The gateway to start: *setting* (a path), else `mcpg` on PATH, else in *cache_dirs*, else our agent.
 
-    Blocks while the program says its version, the first time, at most 5 s. Raises PermanentError when the setting names
-    something that cannot be run: falling back in silence would run another gateway than was asked for.
+    Blocks while the program says its version, the first time, for *answer_s* at most. Raises PermanentError when the
+    setting names something that cannot be run: falling back in silence would run another gateway than was asked for.
     """
     if setting:
         path = Path(setting).expanduser().absolute()
@@ -59,25 +60,47 @@ def find_gateway(setting: str, cache_dirs: tuple[Path, ...] = ()) -> Gateway:
                 cause=f"{reason}; the setting MCPG_CP_GATEWAY_BIN names it",
                 hint="correct MCPG_CP_GATEWAY_BIN, or leave it empty to find a gateway",
             )
-        return _program(path)
-    if found := shutil.which("mcpg"):
-        return _program(Path(found).absolute())
-    for directory in cache_dirs:
-        path = directory / _IN_CACHE
-        if path.is_file() and os.access(path, os.X_OK):
-            return _program(path)
+        return _program(path, answer_s)
+    if found := _installed("mcpg", cache_dirs):
+        return _program(found, answer_s)
     return Gateway("own", (sys.executable, "-m", "mcpg.cli.main", "gateway"), OWN_VERSION)
 
 
-def _program(path: Path) -> Gateway:
+def find_program(command: str, cache_dirs: tuple[Path, ...] = ()) -> Gateway:
+    """
+    The gateway that `--exec` names: a path where it has a `/`, else a name on PATH; `mcpg` also in *cache_dirs*.
+
+    Blocks as `find_gateway` does. Raises Usage when it cannot be run, or is our own agent once more.
+    """
+    path = Path(command).expanduser().absolute() if "/" in command else _installed(command, cache_dirs)
+    hint = "--exec /path/to/mcpg; npm install @mcpg-dev/cli-linux-x64 has it"
+    if path is None or not path.is_file() or not os.access(path, os.X_OK):
+        where = "it is not on PATH" if path is None else "there is no such file, or it is not executable"
+        raise Usage(f"the gateway program {command} cannot be run", cause=where, hint=hint)
+    gateway = _program(path)
+    if gateway.kind == "own":
+        cause = "mcpg-ctl is the agent; --exec names the data plane it is to supervise"
+        raise Usage(f"--exec {command} would start this agent again", cause=cause, hint=hint)
+    return gateway
+
+
+def _installed(name: str, cache_dirs: tuple[Path, ...]) -> Path | None:
+    """*name* on PATH, or `mcpg` in a project's cache."""
+    if found := shutil.which(name):
+        return Path(found).absolute()
+    cached = (directory / _IN_CACHE for directory in cache_dirs if name == "mcpg")
+    return next((path for path in cached if path.is_file() and os.access(path, os.X_OK)), None)
+
+
+def _program(path: Path, answer_s: float = VERSION_TIMEOUT_S) -> Gateway:
     if path.name == "mcpg-ctl":  # our agent, asked for by name
         return Gateway("own", (str(path), "gateway"), OWN_VERSION)
-    return Gateway("mcpg", (str(path),), _version(str(path), path.stat().st_mtime_ns))
+    return Gateway("mcpg", (str(path),), _version(str(path), path.stat().st_mtime_ns, answer_s))
 
 
 @functools.lru_cache(maxsize=16)
-def _version(path: str, mtime_ns: int) -> str:
-    """The first line of `PATH --version`; "" when it fails or takes longer than 5 s."""
+def _version(path: str, mtime_ns: int, answer_s: float) -> str:
+    """The first line of `PATH --version`; "" when it fails or takes longer than *answer_s*."""
     try:
         # Its own session: what a script has started is ended with it, and cannot hold the pipe open.
         process = subprocess.Popen(
@@ -91,7 +114,7 @@ def _version(path: str, mtime_ns: int) -> str:
         return ""
     with process:
         try:
-            out, _ = process.communicate(timeout=VERSION_TIMEOUT_S)
+            out, _ = process.communicate(timeout=answer_s)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

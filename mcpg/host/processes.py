@@ -2,7 +2,8 @@
 Detached processes, known again with certainty: launch once, recognise, watch the end, signal. Linux only.
 
 A pid alone is no name: it is used again. A process here is its pid, its start time (clock ticks after boot), the boot
-it belongs to, and the marker in its environment. Called by local.py; knows nothing of gateways.
+it belongs to, and the marker in its environment. Called by mcpg/provisioners/local.py and, for `gateway --exec`,
+mcpg/agent/child.py; knows nothing of gateways.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -76,6 +78,15 @@ def parse_record(line: str) -> Record | None:
     if match is None or not started:
         return None
     return Record(Identity(int(match[1]), started, match[2]), int(match[3]))
+
+
+def started_at(pid: int) -> str:
+    """The start time of the process that has *pid* now, in clock ticks after boot; "" when none does or it is dead."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return "" if stat.rpartition(")")[2].split()[0] in {"Z", "X"} else _started(stat)
 
 
 def _started(stat: str) -> str:
@@ -285,19 +296,20 @@ def _end_marked(marker: str) -> int:
     return ended
 
 
-def listener(port: int, identity: Identity, marker: str) -> str:
-    """Who listens on 127.0.0.1:*port*: "ours", "other", or "" for nobody."""
-    inodes = set(_listening(port))
+def listener(port: int, identity: Identity, marker: str, host: str = "127.0.0.1") -> str:
+    """Who listens on *host*:*port*, host being an address: "ours", "other", or "" for nobody."""
+    inodes = set(_listening(port, host))
     if not inodes:
         return ""
     if _holds(identity.pid, inodes) or any(_holds(pid, inodes) for pid in marked(marker)):
         return "ours"
-    return "other" if inodes & set(_listening(port)) else ""  # it may have ended while we looked for it
+    return "other" if inodes & set(_listening(port, host)) else ""  # it may have ended while we looked for it
 
 
-def _listening(port: int) -> Iterator[str]:
-    """Inodes of sockets that listen where 127.0.0.1:*port* is or would be bound (/proc/net/tcp: hex, state 0A)."""
-    addresses = {"0100007F", "00000000", "0" * 32, "0000000000000000FFFF00000100007F"}
+def _listening(port: int, host: str) -> Iterator[str]:
+    """Inodes of sockets that listen where *host*:*port* is or would be bound (/proc/net/tcp: hex, state 0A)."""
+    address = _kernel_hex(host)
+    addresses = {address, f"0000000000000000FFFF0000{address}", "00000000", "0" * 32}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
             for line in Path(table).read_text().splitlines()[1:]:
@@ -305,6 +317,15 @@ def _listening(port: int) -> Iterator[str]:
                 address, _, number = fields[1].partition(":")
                 if fields[3] == "0A" and int(number, 16) == port and address in addresses:
                     yield fields[9]
+
+
+def _kernel_hex(host: str) -> str:
+    """An address as /proc/net has it: each 32-bit word with its bytes turned round; a name is taken for 127.0.0.1."""
+    packed = socket.inet_aton("127.0.0.1")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            packed = socket.inet_pton(family, host)
+    return "".join(packed[at : at + 4][::-1].hex() for at in range(0, len(packed), 4)).upper()
 
 
 def _holds(pid: int, inodes: set[str]) -> bool:

@@ -32,26 +32,27 @@ def reserve(preferred: int = 0) -> socket.socket:
     raise AssertionError("the last port tried is the kernel's")
 
 
-async def ask_health(port: int) -> tuple[bool, str]:
-    """GET /health: whether the answer was a 2xx, and words like "GET /health 200". Never raises; at most 2 s."""
+async def ask_health(port: int, path: str = "/health", host: str = "127.0.0.1") -> tuple[bool, str]:
+    """GET *path*: whether the answer was a 2xx, and words like "GET /health 200". Never raises; at most 2 s."""
+    asked = f"GET {path}"
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):
-            line = await _first_line(port)
+            line = await _first_line(host, port, path)
     except TimeoutError:
-        return False, f"GET /health: no answer in {ASK_TIMEOUT_S:g} s"
+        return False, f"{asked}: no answer in {ASK_TIMEOUT_S:g} s"
     except (OSError, ValueError) as error:  # ValueError: a line longer than the stream's limit
-        return False, f"GET /health: {error}"
+        return False, f"{asked}: {error}"
     answer = re.match(rb"HTTP/1\.[01] (\d{3})\b", line)
     if answer is None:
-        return False, "GET /health: what answers does not speak HTTP"
+        return False, f"{asked}: what answers does not speak HTTP"
     status = int(answer[1])
-    return 200 <= status < 300, f"GET /health {status}"
+    return 200 <= status < 300, f"{asked} {status}"
 
 
-async def _first_line(port: int) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def _first_line(host: str, port: int, path: str) -> bytes:
+    reader, writer = await asyncio.open_connection(host, port)
     try:
-        writer.write(f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
         await writer.drain()
         return await reader.readline()
     finally:

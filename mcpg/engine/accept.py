@@ -1,0 +1,113 @@
+"""
+What every request for an operation has in common: it may be one that was made before, the gateway may be busy, and it is
+written down in one transaction. Called by requests.py and orphans.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from mcpg.engine.core import Core, Scope
+from mcpg.engine.operation import Operation
+from mcpg.errors import Busy, Conflict, KeyReused, NameTaken, NoProvisioner
+from mcpg.store import reads
+from mcpg.store.journal import Birth, Fire, Step, canonical
+
+Row = dict[str, Any]
+
+
+class KeyRace(Conflict):
+    """Another request with this Idempotency-Key was accepted a moment earlier."""
+
+
+def body_hash(scope: Scope, verb: str, body: dict[str, Any]) -> str:
+    """What makes two requests the same request."""
+    return hashlib.sha256(canonical([str(scope), verb, body]).encode()).hexdigest()
+
+
+async def same_request(engine: Core, scope: Scope, digest: str, key: str | None) -> Operation | None:
+    """The operation that a request with this key made before; KeyReused when that was another request."""
+    if key is None:
+        return None
+    row = await reads.find_operation_by_key(engine.db, scope.org, key)
+    if row is None:
+        return None
+    if row["body_hash"] != digest:
+        raise KeyReused(
+            "this Idempotency-Key was used for another request",
+            cause=f"operation {row['id']} ({row['kind']} {row['name']}) has it",
+            hint="send a new key with a new request",
+            operation_id=row["id"],
+        )
+    return Operation.of(row)
+
+
+async def running_on(engine: Core, scope: Scope, holder: Row, digest: str) -> Operation | None:
+    """The running operation when it is this very request; refuses when the name or the gateway is not free."""
+    if (holder["org"], holder["workspace"], holder["environment"]) != (scope.org, scope.workspace, scope.environment):
+        where = f"{scope.org}/…" if holder["org"] != scope.org else str(scope_of(holder))
+        raise NameTaken(
+            f"the name {holder['name']} is taken",
+            cause="a gateway's name is unique across all orgs, for it is a DNS label"
+            + (f"; this one lives in {where}" if holder["org"] == scope.org else ""),
+            hint="choose another --name",
+        )
+    if holder["operation_id"] is None:
+        return None
+    row = await reads.find_operation(engine.db, holder["operation_id"])
+    if row is None:
+        return None
+    if row["body_hash"] == digest:
+        return Operation.of(row)
+    raise Busy(
+        f"{holder['name']} is busy: operation {row['id']} ({row['kind']}) is {row['state']}",
+        cause="one operation at a time runs on a gateway",
+        hint=f"try again when it is over; mcpg-ctl provision history --org {scope.org} --limit 1 --verbose shows it",
+        operation_id=row["id"],
+    )
+
+
+def scope_of(row: Row) -> Scope:
+    return Scope(row["org"], row["workspace"], row["environment"])
+
+
+def needs_provisioner(engine: Core) -> None:
+    """Raises NoProvisioner where nothing can be started."""
+    if engine.provisioner is None:
+        raise NoProvisioner(
+            "this control plane creates no gateways",
+            cause="it runs with --provisioner none",
+            hint="start it with --provisioner local",
+        )
+
+
+def new_operation(
+    operation_id: str, machine: str, kind: str, scope: Scope, name: str, instance_id: str, spec: dict[str, Any],
+    previous: dict[str, Any] | None, actor: str, digest: str,
+) -> Operation:  # fmt: skip
+    """One that is not written down yet."""
+    return Operation(
+        operation_id, machine, kind, scope.org, scope.workspace, scope.environment, name, instance_id, spec, previous,
+        actor, digest, state="requested", version=0,
+    )  # fmt: skip
+
+
+async def accept(engine: Core, op: Operation, event: Any, also: list[Step], key: str | None) -> Operation:
+    """Write it down, with what it claims; the engine drives it from there. Raises what a companion refuses with, KeyRace."""
+    columns = {
+        "machine": op.machine, "kind": op.kind, "org": op.org, "workspace": op.workspace,
+        "environment": op.environment, "name": op.name, "instance_id": op.instance_id, "spec": canonical(op.spec),
+        "previous": None if op.previous is None else canonical(op.previous), "actor": op.actor,
+        "idempotency_key": key, "body_hash": op.body_hash, "cluster_id": op.cluster_id,
+    }  # fmt: skip
+    birth = Birth(
+        op.table, op.id, columns, op.actor,
+        data={"kind": op.kind, "name": op.name, "instance_id": op.instance_id, "spec": op.spec},
+        refuse=lambda: KeyRace("this Idempotency-Key is in use", cause="the same request arrived twice at once"),
+    )  # fmt: skip
+    # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
+    unit = [birth, *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)]
+    accepted = (await engine.db.writer.submit(unit))[-1]
+    op.state, op.version = accepted.dest, accepted.seq
+    return op

@@ -1,0 +1,83 @@
+"""
+Gateways that lost their cluster: adopt them (the provision machine once more) or reap them (a teardown).
+
+Called by mcpg/api/instances.py. An adoption changes nothing of the gateway: it gets room, and is looked at like any other.
+One that fails gives back what it took and leaves the orphan an orphan. Publishing its name adopts it too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcpg.engine.accept import (
+    accept,
+    body_hash,
+    needs_provisioner,
+    new_operation,
+    running_on,
+    same_request,
+    scope_of,
+)
+from mcpg.engine.core import Core
+from mcpg.engine.operation import Operation
+from mcpg.engine.requests import delete
+from mcpg.errors import NotFound, Refused
+from mcpg.machines import provision
+from mcpg.store import fleet, reads, writes
+from mcpg.store.clock import short_id
+
+Row = dict[str, Any]
+
+
+async def adopt(engine: Core, org: str, uid: str, cluster: str, *, actor: str, key: str | None) -> Operation:
+    """
+    Accept an adoption, into *cluster* or wherever there is room. Raises NotFound, Busy, KeyReused, NoProvisioner, and
+    Refused for a gateway that is no orphan.
+    """
+    needs_provisioner(engine)
+    row = await _instance(engine, org, uid)
+    scope = scope_of(row)
+    digest = body_hash(scope, "adopt", {"instance_uid": uid, "cluster": cluster})
+    running = await same_request(engine, scope, digest, key) or await running_on(engine, scope, row, digest)
+    if running is not None:
+        return running
+    if row["orphaned_at"] is None:
+        raise _no_orphan(row, "it needs no adoption")
+    op = new_operation(
+        short_id("op-"), provision.MACHINE.name, "adopt", scope, row["name"], row["id"], row["spec"], row["spec"], actor,
+        digest,
+    )  # fmt: skip
+    op.cluster_id = await _living(engine, cluster) if cluster else None
+    return await accept(engine, op, provision.Event.ACCEPT, [writes.occupy_instance(row["id"], op.id, op.name)], key)
+
+
+async def reap(engine: Core, org: str, uid: str, *, actor: str, key: str | None) -> Operation:
+    """Accept the teardown of an orphan. Raises as `requests.delete`, and Refused for a gateway that is no orphan."""
+    row = await _instance(engine, org, uid)
+    if row["orphaned_at"] is None:
+        raise _no_orphan(
+            row, f"mcpg-ctl provision delete --org {org} --workspace {row['workspace']} --env {row['environment']}"
+            f" --instance-uid {uid} deletes it",
+        )  # fmt: skip
+    return await delete(engine, scope_of(row), uid, actor=actor, key=key)
+
+
+async def _instance(engine: Core, org: str, uid: str) -> Row:
+    row = await reads.find_instance_by_uid(engine.db, uid)
+    if row is None or row["org"] != org or row["deleted_at"] is not None:
+        raise NotFound(f"no instance {uid[:80]} in org {org}", hint="mcpg-ctl instance list --orphaned")
+    return row
+
+
+async def _living(engine: Core, name: str) -> str:
+    """The id of the cluster an orphan is to go to."""
+    found = await fleet.find_living_cluster(engine.db, name)
+    if found is None:
+        names = [c["name"] for c in await fleet.clusters(engine.db)]
+        raise NotFound(f"no cluster {name}", cause=f"clusters here: {', '.join(names[:20]) or 'none'}")
+    return str(found["id"])
+
+
+def _no_orphan(row: Row, hint: str) -> Refused:
+    where = f"it lives in {row['cluster']} and holds room there" if row["cluster"] else "it was never placed by us"
+    return Refused(f"{row['name'] or row['instance_uid']} is no orphan", cause=where, hint=hint)

@@ -1,0 +1,69 @@
+"""Instances and their agents as bodies of the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from mcpg.machines.enrolment import State
+from mcpg.present.base import Live, Row, when
+from mcpg.store import reads
+from mcpg.store.database import Database
+from mcpg.wire.fleet import Agent, Instance
+
+_RANK = [State.QUARANTINED, State.ONLINE, State.ENROLLING, State.STALE, State.DEPARTED]
+
+
+def derived_state(agents: Sequence[Row], replicas: int) -> str:
+    """
+    An instance's state from its agents': quarantined if any is, online only if as many are online as there should be,
+    else the worst of those that should run. Without agents it is still enrolling.
+    """
+    states = [State(a["state"]) for a in agents if a["replica"] <= replicas]
+    if State.QUARANTINED in states:
+        return State.QUARANTINED.value
+    if len(states) < replicas:
+        return State.ENROLLING.value
+    return max(states, key=_RANK.index).value
+
+
+async def instances(db: Database, live: Live, org: str | None, *, orphaned: bool = False) -> list[Instance]:
+    """Every instance that exists, newest first; of every org when *org* is None, orphans only if wished."""
+    agents = {
+        key: list(rows) for key, rows in groupby(await reads.all_agents(db, org), key=lambda a: str(a["instance_id"]))
+    }
+    return [instance(i, agents.get(i["id"], []), live) for i in await reads.instances(db, org, orphaned=orphaned)]
+
+
+def instance(row: Row, agents: Sequence[Row], live: Live) -> Instance:
+    """One gateway, its state derived from its agents'."""
+    replicas = row["spec"].get("replicas", 1)
+    bodies = [_agent(a, row["assigned_hash"], live) for a in agents if a["replica"] <= replicas]
+    seen = [b.last_seen_at for b in bodies if b.last_seen_at]
+    state = derived_state(agents, replicas)
+    return Instance(
+        id=row["id"], instance_uid=row["instance_uid"], name=row["name"], org=row["org"], workspace=row["workspace"],
+        environment=row["environment"], state=state, managed=bool(row["managed"]),
+        reason=next((b.reason for b in bodies if b.state == state and b.reason), ""),
+        discovered_via=row["discovered_via"], version=next((b.version for b in bodies if b.version), ""),
+        addressable=row["endpoints"] if row["ready_at"] else [], replicas=replicas, size=row["spec"].get("size", ""),
+        region=row["spec"].get("region", ""), cluster=row["cluster"] or "", config_version=row["config_version"],
+        assigned_hash=row["assigned_hash"], operation_id=row["operation_id"] or "",
+        last_seen_at=max(seen) if seen else None, created_at=when(row["created_at"]),
+        orphaned_at=when(row["orphaned_at"]), agents=bodies,
+    )  # fmt: skip
+
+
+def _is_quiet(row: Row, live: Live) -> bool:
+    """Still online by its last heartbeat, but not connected now."""
+    return row["state"] == State.ONLINE.value and not live.is_live(row["id"])
+
+
+def _agent(row: Row, assigned: str, live: Live) -> Agent:
+    return Agent(
+        id=row["id"], replica=row["replica"], state=row["state"], version=row["software"],
+        reason=row["reason"] or ("no channel is open" if _is_quiet(row, live) else ""),
+        connected=live.is_live(row["id"]), last_seen_at=when(live.last_heard(row["id"]) or row["last_seen_at"]),
+        assigned_hash=assigned, active_hash=row["active_hash"], received_hash=row["received_hash"],
+        rejected_hash=row["rejected_hash"], config_error=row["config_error"],
+    )  # fmt: skip

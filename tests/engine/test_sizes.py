@@ -1,0 +1,35 @@
+"""The setting of the size classes: all four, at least 1 of each, in units that say what they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcpg.engine.sizes import DEFAULT, Size, parse
+from mcpg.settings import Server
+
+
+def test_the_default_doubles_with_each_class() -> None:
+    assert parse(DEFAULT) == {
+        "s": Size(250, 256 * 2**20), "m": Size(500, 512 * 2**20), "l": Size(1000, 2**30), "xl": Size(2000, 2**31),
+    }  # fmt: skip
+
+
+def test_memory_may_be_plain_bytes_and_spaces_are_allowed_between() -> None:
+    assert parse("s=1m/1, m=2m/2Ki, l=3m/3Mi, xl=4m/4Gi")["s"] == Size(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "'' is not CLASS"),
+        ("s=250m/256Mi", "m, l, xl is missing"),
+        (DEFAULT.replace("xl=", "xxl="), "'xxl' is none of s, m, l, xl"),
+        (DEFAULT + ",s=1m/1Mi", "'s' is given twice"),
+        (DEFAULT.replace("250m", "0m"), "takes nothing"),
+        (DEFAULT.replace("250m", "0.25"), "'s=0.25/256Mi' is not CLASS"),
+        (DEFAULT.replace("256Mi", "256MB"), "is not CLASS"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_what_is_wrong(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
+        Server(size_classes=text)
