@@ -1,5 +1,6 @@
 """
-How long to wait before trying again. Called by mcpg/agent/gateway.py, once for Register and once for sessions.
+How long to wait before trying again. Called by mcpg/agent/identity.py for Register, gateway.py for
+sessions, child.py for a data plane that ended.
 
 The rule, which is kinder than the real gateway's (that one resets only after OK): the delay doubles from `first_s` to
 `cap_s` and goes back to `first_s` after a session that the control plane ended with OK or that was open for at least

@@ -36,6 +36,8 @@ METADATA_KEY = "mcpg-instance-token"
 MAX_MESSAGE = 4 * 1024 * 1024  # what the agent receives at most; and what we accept
 MAX_TEXT = 4000  # characters kept of anything a gateway says in its own words
 MAX_UID = 200
+TOO_EARLY = "AppState not yet bound"  # the real gateway's words while it starts: no verdict on the config
+TOO_EARLY_S = 0.1
 MAX_HASH = 64
 
 SERVER_OPTIONS: list[tuple[str, Any]] = [
@@ -173,6 +175,9 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
             case "config_ack":
                 ack = message.config_ack
                 ok = ack.applied_state == "active"
+                if not ok and TOO_EARLY in ack.error:
+                    self._sessions.push_again(session, TOO_EARLY_S)
+                    return
                 await self._agents.acked(
                     session.agent_id, _clean(ack.config_hash, MAX_HASH), ok=ok, words=_clean(ack.error)
                 )

@@ -6,7 +6,7 @@ What a gateway remembers on disk: who it is, where its control plane is, and tha
     <state>/gateway-agent/enrolment.json        ours: the uid we enrol under, and when we did
     <state>/gateway-agent/lock                  ours: flock of the running process, holds its pid
 
-Called by mcpg/agent/gateway.py and, for `mcpg-ctl gateway-status`, by the command line. Secrets are in no error text,
+Called by mcpg/agent/identity.py, gateway.py and, for `mcpg-ctl gateway-status`, status.py. Secrets are in no error text,
 no `repr` and no status.
 """
 
@@ -96,7 +96,7 @@ def now_rfc3339() -> str:
 def lock(state_dir: Path) -> Iterator[None]:
     """Holds the state directory for this process. Raises errors.StateDirBusy, naming the pid of who has it."""
     directory = agent_dir(state_dir)
-    _make_private_dir(directory)
+    make_private_dir(directory)
     path = directory / "lock"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -119,6 +119,20 @@ def lock(state_dir: Path) -> Iterator[None]:
     finally:
         # The file stays: removing it would let a second process lock a new one while a third waits on the old.
         os.close(fd)
+
+
+def lock_holder(state_dir: Path) -> int | None:
+    """The pid of the agent that holds the directory now, None where none does. Only looks: it never takes the lock."""
+    path = agent_dir(state_dir) / "lock"
+    try:
+        pid = int(path.read_text(encoding="ascii"))
+        inode = path.stat().st_ino
+        locks = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    except (OSError, ValueError):
+        return None
+    # `1: FLOCK ADVISORY WRITE 4711 fd:01:131 0 EOF`: who waits has `->` in the second place
+    held = any(row[1] == "FLOCK" and row[4] == str(pid) and row[5].endswith(f":{inode}") for row in locks)
+    return pid if held else None
 
 
 def read(state_dir: Path) -> Credentials | None:
@@ -187,9 +201,12 @@ def record_registration(state_dir: Path, uid: str, at: str) -> None:
     write_atomically(enrolment_path(state_dir), json.dumps({"instance_uid": uid, "registered_at": at}).encode() + b"\n")
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """*data* under *path* with exactly *mode*, on disk before it has its name. Raises errors.StateDirUnusable."""
-    _make_private_dir(path.parent)
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """
+    *data* under *path* with exactly *mode*, on disk before it has its name; not *durable*: whole, but a power cut may
+    bring the old one back. Raises errors.StateDirUnusable.
+    """
+    make_private_dir(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
@@ -197,8 +214,11 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             os.fchmod(fd, mode)
             file.write(data)
             file.flush()
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         temporary.replace(path)
+        if not durable:
+            return
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
@@ -245,7 +265,8 @@ def read_json(path: Path, *, private: bool = False) -> dict[str, Any] | None:
     return stored
 
 
-def _make_private_dir(directory: Path) -> None:
+def make_private_dir(directory: Path) -> None:
+    """*directory*, 0700 where it is new. Raises errors.StateDirUnusable."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -268,4 +289,6 @@ def _corrupt(path: Path) -> errors.StateDirUnusable:
 
 
 def _unusable(path: Path, error: OSError) -> errors.StateDirUnusable:
-    return errors.StateDirUnusable(f"cannot use {path}", cause=error.strerror or str(error))
+    denied = isinstance(error, PermissionError)
+    hint = f"run as the user whose it is, or: chmod u+rw {path}; chmod u+rwx {path.parent}" if denied else ""
+    return errors.StateDirUnusable(f"cannot use {path}", cause=error.strerror or str(error), hint=hint)

@@ -2,7 +2,7 @@
 The data plane of our own gateway: an MCP endpoint (Streamable HTTP, answers as JSON) and a health path.
 
 It serves the tools of one compiled config. `apply` swaps the whole config in one assignment, so a call sees the old one
-or the new one and never a mixture, and open MCP sessions live on. Built and fed by mcpg/agent/gateway.py; what a config
+or the new one and never a mixture, and open MCP sessions live on. Built and fed by mcpg/agent/plane.py; what a config
 may say is in mcpg/agent/dataplane_config.py.
 """
 
@@ -23,6 +23,7 @@ from mcpg.agent.expression import NoSuchMember
 # The revisions without batches; both are spoken by initialize. Newest last.
 PROTOCOL_VERSIONS: Final = ("2025-06-18", "2025-11-25")
 MAX_SESSIONS: Final = 10_000
+RETRY_AFTER_S: Final = 5  # a restart takes less
 SESSION_HEADER: Final = "mcp-session-id"
 VERSION_HEADER: Final = "mcp-protocol-version"
 
@@ -51,6 +52,7 @@ class DataPlane:
         self._config = config
         self._listener = config.listener
         self._http = HttpServer(self._respond, limits)
+        self._draining = False
         # Session ids, longest unused first; a dict because it keeps the order.
         self._sessions: dict[str, None] = {}
         self._methods: dict[str, Method] = {
@@ -78,6 +80,11 @@ class DataPlane:
         wanted = self._listener
         port = await self._http.start(wanted.host, wanted.port)
         self._listener = Listener(wanted.host, port, wanted.mcp_path, wanted.health_path)
+
+    async def drain(self) -> None:
+        """From now on nobody begins a session (503, Retry-After); returns when nothing is being answered."""
+        self._draining = True
+        await self._http.quiet()
 
     async def stop(self) -> None:
         await self._http.stop()
@@ -137,6 +144,8 @@ class DataPlane:
         if not is_request and not ("method" in message or "result" in message or "error" in message):
             return _failure(400, None, RpcError(INVALID_REQUEST, "neither a request, a notification nor a response"))
         if is_request and message["method"] == "initialize":
+            if self._draining:
+                return _text(503, "this gateway is stopping", {"retry-after": str(RETRY_AFTER_S)})
             return self._initialize(identity, message.get("params"))
         if refusal := self._refuse_stranger(headers, identity if is_request else None):
             return refusal

@@ -3,7 +3,7 @@ From the YAML of a gateway config to what our data plane serves, or to one clear
 
 The rule is honesty: what this data plane does not do (other backends, authentication, an audit log, TLS, secrets in
 values) makes the whole config fail, so that a control plane sees `error` and not a tool that answers wrongly. Key names
-and defaults are the real gateway's (`mcpg-config schema`, 0.1.0-beta.48). Called by mcpg/agent/gateway.py.
+and defaults are the real gateway's (`mcpg-config schema`, 0.1.0-beta.48). Called by mcpg/agent/plane.py.
 """
 
 from __future__ import annotations

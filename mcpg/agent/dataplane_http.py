@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -76,6 +76,9 @@ class HttpServer:
         self._limits = limits or Limits()
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     @property
     def active_connections(self) -> int:
@@ -93,6 +96,10 @@ class HttpServer:
             ) from None
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
+
+    async def quiet(self) -> None:
+        """Waits until no request is being read or answered."""
+        await self._quiet.wait()
 
     async def stop(self) -> None:
         """Stops listening and cuts what is open; answers are computed at once, so only idle or slow clients are cut."""
@@ -113,6 +120,8 @@ class HttpServer:
             await self._talk(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # gone, or too slow: there is nobody to tell
+        except asyncio.CancelledError:
+            pass  # cut by stop, which alone waits for this; asyncio 3.11 logs a cancelled handler as an error
         finally:
             self._connections.discard(task)
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
@@ -128,18 +137,34 @@ class HttpServer:
                 first = await reader.read(1)
             if not first:
                 return
-            try:
-                async with asyncio.timeout(self._limits.request_s):
-                    request = await self._read(first, reader, writer)
-            except _RequestError as refusal:
-                await self._refuse(reader, writer, refusal)
-                return
-            except TimeoutError:
-                await self._refuse(reader, writer, _RequestError(408, "the request took too long"))
-                return
-            await self._answer(writer, self._handled(request), keep_alive=request.keep_alive)
-            if not request.keep_alive:
-                return
+            with self._counted():
+                if not await self._exchange(first, reader, writer):
+                    return
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._busy += 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._quiet.set()
+
+    async def _exchange(self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request, of which *first* was read, and its answer; whether the connection may have another."""
+        try:
+            async with asyncio.timeout(self._limits.request_s):
+                request = await self._read(first, reader, writer)
+        except _RequestError as refusal:
+            await self._refuse(reader, writer, refusal)
+            return False
+        except TimeoutError:
+            await self._refuse(reader, writer, _RequestError(408, "the request took too long"))
+            return False
+        await self._answer(writer, self._handled(request), keep_alive=request.keep_alive)
+        return request.keep_alive
 
     async def _read(self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
         try:

@@ -1,15 +1,17 @@
 """
 The bootstrap token inside an enrolment URL. The URL is never fetched: the token in it is all a gateway needs.
 
-Called by mcpg/agent/gateway.py. Source of the two forms: contract/agent.md §2 and contract/cli.md.
+Called by mcpg/agent/identity.py. Source of the two forms: contract/agent.md §2 and contract/cli.md.
 """
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import urlsplit
 
 from mcpg import errors
 
+NEXT: Final = "mcpg-ctl token create -o name | mcpg-ctl gateway --enrollment-url-file -"
 HINT = "copy the whole URL, in quotes: mcpg-ctl gateway --enrollment-url 'http://HOST:7843/enroll/v1#token=ENROL-…'"
 
 

@@ -1,268 +1,130 @@
 """
-Our own gateway: enrols, keeps a session with the control plane, and applies what it is sent to its data plane.
+Our own gateway: enrols, keeps a session with the control plane, and has its data plane serve what it is sent.
 
-Called by `mcpg-ctl gateway` (run_gateway) and by tests (run). It speaks mcpg.cp.v1 as contract/agent.md has it. The
-wire is gateway_link.py; configs go to dataplane_config.py and dataplane.py; identity and the last known good config
-live in credentials.py and lkg.py.
+Called by mcpg/agent/process.py (`mcpg-ctl gateway`) and by tests (`run`). It speaks mcpg.cp.v1 as contract/agent.md has
+it. The wire is gateway_link.py, who it is identity.py, what it serves plane.py or child.py, and the last known good
+config lkg.py.
 
-SIGTERM ends the session with a half-close and nothing else. There is no Deregister: a gateway that is restarted must
-find its identity again, and one that is removed for good is told so on the control plane's side.
+Told to stop, it drains: no new MCP sessions, running calls finish, then the session is half-closed and the control
+plane is told (Deregister), so that it shows `departed` at once. Identity and credentials stay: the next start is the
+same instance.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
-import json
 import os
-import platform
-import signal
-import socket
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
-from mcpg import __version__, errors
-from mcpg.agent import credentials, enrolment_url, lkg
-from mcpg.agent.credentials import Credentials
-from mcpg.agent.dataplane import DataPlane
-from mcpg.agent.dataplane_config import Config, compile_config, read_local_config
-from mcpg.agent.gateway_link import Ended, Line, Link, Send, Timing, pause, unless
+from mcpg import errors
+from mcpg.agent import credentials, lkg
+from mcpg.agent.child import Child
+from mcpg.agent.events import Running, Tell, clean, told
+from mcpg.agent.gateway_link import Line, Link, Send, Timing, pause
+from mcpg.agent.identity import Identity, rss_bytes
 from mcpg.agent.pb import agent_pb2 as pb
+from mcpg.agent.plane import OwnPlane, Plane, read_local
+from mcpg.host.binary import find_program, project_caches
 from mcpg.settings import Agent
 
-OnEvent = Callable[[str, dict[str, Any]], None]
-
-MIN_REFRESH_S: Final = 300.0
-MAX_WORDS: Final = 500
-WARNINGS: Final = frozenset(
-    {
-        "config_refused",
-        "credentials_rejected",
-        "lkg_not_written",
-        "lkg_unusable",
-        "quarantined",
-        "register_failed",
-        "state_not_written",
-    }
-)
+GOODBYE: Final = "graceful_shutdown"
 
 
-async def run(settings: Agent, *, stop: asyncio.Event, on_event: OnEvent, timing: Timing | None = None) -> None:
+async def run(settings: Agent, *, stop: asyncio.Event, on_event: Tell, timing: Timing | None = None) -> None:
     """
-    Is a gateway until *stop* is set. What happens is told to *on_event* (name, fields), never a secret.
+    Is a gateway until *stop* is set, then drains and says goodbye. Cancelled, it ends at once.
 
-    Raises errors.Usage (nothing to enrol with, bad flags or local config), errors.StateDir (directory in use, files not
-    usable) and errors.Failed (address taken); once it listens, it never gives up.
+    What happens is told to *on_event* (name, fields), never a secret. Raises errors.Usage (nothing to enrol with, bad
+    flags or local config), errors.StateDir (directory in use, files not usable), errors.Failed (address taken, a data
+    plane that does not start) and errors.Forbidden (it may not enrol); what may pass is tried again for ever.
     """
     with credentials.lock(settings.state_dir):
         await Gateway(settings, on_event=on_event, timing=timing or Timing()).run(stop)
 
 
-def run_gateway(settings: Agent, *, json_logs: bool | None = None) -> int:
-    """
-    `mcpg-ctl gateway`: runs until SIGTERM or SIGINT and returns the exit code; 0 is a clean stop.
-
-    Logs one line an event on stderr, as JSON where *json_logs* (None: as the settings say). Errors are printed there
-    as well, in three lines (JSON: one), and become their exit code.
-    """
-    as_json = settings.json_logs if json_logs is None else json_logs
-    try:
-        asyncio.run(_until_signal(settings, as_json=as_json))
-    except errors.McpgError as error:
-        told = {"error": error.what, "cause": error.cause, "hint": error.hint}
-        told = {name: _clean(text) for name, text in told.items() if text}
-        if as_json:
-            print(json.dumps({"code": error.code, **told}), file=sys.stderr)  # noqa: T201 - stderr is the log
-        else:
-            print("\n".join(f"{name}: {text}" for name, text in told.items()), file=sys.stderr)  # noqa: T201 - as above
-        return errors.exit_code(error.code)
-    return 0
-
-
-async def _until_signal(settings: Agent, *, as_json: bool) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
-    def log(name: str, fields: dict[str, Any]) -> None:
-        # Whoever read our log may be gone; a gateway outlives that.
-        with contextlib.suppress(OSError):
-            print(log_line(name, fields, as_json=as_json), file=sys.stderr, flush=True)  # noqa: T201 - stderr is the log
-
-    await run(settings, stop=stop, on_event=log)
-
-
-def log_line(name: str, fields: dict[str, Any], *, as_json: bool) -> str:
-    """One event as one line; text from elsewhere cannot break out of it."""
-    head = {"at": credentials.now_rfc3339(), "level": "warning" if name in WARNINGS else "info", "event": name}
-    if as_json:
-        return json.dumps({**head, **fields})
-    told = [
-        f"{key}={json.dumps(value) if not isinstance(value, str) or ' ' in value or not value else value}"
-        for key, value in fields.items()
-    ]
-    return _clean(" ".join([*head.values(), *told]), limit=2 * MAX_WORDS)
-
-
 class Gateway:
     """One gateway's life in this process. The caller holds credentials.lock."""
 
-    def __init__(self, settings: Agent, *, on_event: OnEvent, timing: Timing) -> None:
+    def __init__(self, settings: Agent, *, on_event: Tell, timing: Timing) -> None:
         self._settings = settings
-        self._state_dir = settings.state_dir
-        self._event = on_event
+        self._on_event = on_event
         self._timing = timing
-        self._token = enrolment_url.parse(settings.enrollment_url) if settings.enrollment_url else None
-        self._creds = credentials.read(self._state_dir)
-        if self._creds is None and self._token is None:
-            raise errors.Usage(
-                "this gateway is not enrolled",
-                cause=f"there are no credentials in {self._state_dir} and no enrolment URL was given",
-                hint="pass --enrollment-url URL or set MCPG_ENROLLMENT_URL; POST …/enrollment-tokens mints one (README)",
-            )
+        self._running: Running | None = None
+        self._identity = Identity(settings, tell=self._tell, timing=timing)
         # A flag or the environment, else where we were last, else the default.
         given = "cp_grpc" in settings.model_fields_set
-        last = None if given else credentials.read_pairing(self._state_dir)
+        last = None if given else credentials.read_pairing(settings.state_dir)
         self._link = Link(last or settings.cp_grpc, timing)
-        self._local = read_local_config(settings.config)
-        self._plane = DataPlane(self._local)
-        self._uid = credentials.instance_uid(self._state_dir, wanted=settings.instance_uid, hostname=_hostname())
+        self._plane = self._make_plane()
         # What is served and what is stored, each as (hash, bundle); None until there was a push or a stored config.
         self._active: tuple[str, bytes] | None = None
         self._stored: tuple[str, bytes] | None = None
-        self._warnings: list[str] = []
+
+    def _make_plane(self) -> Plane:
+        settings = self._settings
+        if not settings.exec:
+            return OwnPlane(settings.config)
+        gateway = find_program(settings.exec, project_caches())
+        return Child(gateway, settings.state_dir, read_local(settings.config), tell=self._tell, timing=self._timing)
+
+    def _tell(self, name: str, fields: dict[str, Any]) -> None:
+        self._on_event(name, fields)
+        if self._running is not None:
+            self._running.note(name, fields)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves, and keeps a session with the control plane, until *stop*."""
-        self._load_boot_config()
-        await self._plane.start()
+        hang_up = asyncio.Event()
+        session = None
+        self._running = Running(self._settings.state_dir, self._link.endpoint, self._plane.facts)
         try:
-            at = self._plane.listener
-            self._event("listening", {"host": at.host, "port": at.port, "mcp_path": at.mcp_path})
-            await self._keep_session(stop)
+            await self._start_plane()
+            session = asyncio.create_task(self._keep_session(hang_up))
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({session, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if not session.done():
+                self._tell("draining", {"at_most_s": self._settings.drain_timeout_s})
+                await self._plane.drain(self._settings.drain_timeout_s)
+            hang_up.set()
+            await session
+            await self._say_goodbye()
         finally:
+            if session is not None:
+                session.cancel()
+                await asyncio.gather(session, return_exceptions=True)
             await self._plane.stop()
-            self._event("stopped", {})
+            self._tell("stopped", {})
+            self._running.end()
+
+    async def _say_goodbye(self) -> None:
+        """Best effort: a control plane that is away finds out by our silence."""
+        if self._identity.creds is None:
+            return
+        ended = await self._link.deregister(self._identity.creds, GOODBYE)
+        self._tell("deregistered" if ended.ok else "deregister_failed", {} if ended.ok else told(ended))
 
     async def _keep_session(self, stop: asyncio.Event) -> None:
         backoff = self._timing.backoff()
         while not stop.is_set():
-            if self._token is not None and self._must_register():
-                await self._enrol(self._token, stop)
-            if self._creds is None or stop.is_set():
+            creds = await self._identity.ensure(self._link, self._plane.listener, stop)
+            if creds is None or stop.is_set():
                 return
 
-            def opened(instance_id: str = self._creds.instance_id) -> None:
+            def opened(instance_id: str = creds.instance_id) -> None:
                 backoff.opened()
-                self._write(credentials.write_pairing, self._link.endpoint)
-                self._event("session_opened", {"instance_id": instance_id, "endpoint": self._link.endpoint})
+                self._identity.reached(self._link.endpoint)
+                self._tell("session_opened", {"instance_id": instance_id, "endpoint": self._link.endpoint})
 
             lines = [Line(self._timing.status_s, self._status_report), Line(self._timing.heartbeat_s, self._heartbeat)]
-            ended = await self._link.session(
-                self._creds, stop, on_open=opened, on_message=self._on_message, lines=lines
-            )
+            ended = await self._link.session(creds, stop, on_open=opened, on_message=self._on_message, lines=lines)
             if stop.is_set():
                 return
             delay = backoff.closed(ok=ended.ok)
-            self._event("session_ended", {**_told(ended), "retry_in_s": round(delay, 1)})
+            self._tell("session_ended", {**told(ended), "retry_in_s": round(delay, 1)})
             if ended.rejected:
-                self._reject()
+                self._identity.reject()
             await pause(delay, stop)
-
-    # ---- enrolment
-
-    def _must_register(self) -> bool:
-        if self._creds is None or self._creds.expires_at is None:
-            return True
-        window = max(MIN_REFRESH_S, 3 * self._timing.heartbeat_s)
-        return self._creds.expires_at - time.time() <= window
-
-    async def _enrol(self, token: str, stop: asyncio.Event) -> None:
-        """Registers until it works or *stop*; once only where there are credentials, which may still do."""
-        backoff = self._timing.backoff()
-        while not stop.is_set():
-            answer = await unless(stop, self._link.register(self._request(token)))
-            if answer is None:
-                return
-            if isinstance(answer, pb.RegisterResponse):
-                self._store(answer)
-                return
-            delay = backoff.closed(ok=False)
-            self._event("register_failed", {**_told(answer), "retry_in_s": round(delay, 1)})
-            if self._creds is not None:
-                return
-            await pause(delay, stop)
-
-    def _request(self, token: str) -> pb.RegisterRequest:
-        at = self._plane.listener
-        reachable = [pb.AddressableEndpoint(scheme="http", host=at.host, port=at.port, path_prefix=at.mcp_path)]
-        return pb.RegisterRequest(
-            bootstrap_token=token,
-            instance_uid=self._uid,
-            version=__version__,
-            labels={"agent": "mcpg-ctl"},
-            capabilities=["control_plane_client"],
-            addressable_endpoints=[] if at.host in {"0.0.0.0", "::"} else reachable,
-            host=pb.HostInfo(
-                os=sys.platform, arch=platform.machine(), hostname=_hostname(), kernel_version=platform.release()
-            ),
-        )
-
-    def _store(self, answer: pb.RegisterResponse) -> None:
-        self._creds = Credentials(
-            instance_id=answer.instance_id,
-            instance_jwt=answer.instance_jwt,
-            cp_endpoint=answer.cp_endpoint,
-            issued_at=credentials.now_rfc3339(),
-            client_cert_pem=answer.client_cert_pem,
-            client_key_pem=answer.client_key_pem,
-            ca_chain_pem=answer.ca_chain_pem,
-            payload_dek_b64=base64.b64encode(answer.payload_dek).decode(),
-            payload_dek_version=answer.payload_dek_version,
-        )
-        self._write(credentials.write, self._creds)
-        self._write(credentials.write_pairing, self._link.endpoint)
-        self._write(credentials.record_registration, self._uid, self._creds.issued_at)
-        told = {"instance_id": answer.instance_id, "instance_uid": self._uid, "endpoint": self._link.endpoint}
-        self._event("registered", told)
-
-    def _rotate(self, rotation: pb.CredentialRotation) -> None:
-        if not rotation.instance_jwt or self._creds is None:
-            return
-        given: dict[str, Any] = {
-            "client_cert_pem": rotation.client_cert_pem,
-            "client_key_pem": rotation.client_key_pem,
-            "payload_dek_b64": base64.b64encode(rotation.payload_dek).decode(),
-            "payload_dek_version": rotation.payload_dek_version,
-        }
-        given = {name: value for name, value in given.items() if value}
-        issued_at = credentials.now_rfc3339()
-        self._creds = replace(self._creds, instance_jwt=rotation.instance_jwt, issued_at=issued_at, **given)
-        self._write(credentials.write, self._creds)
-        self._event("credentials_rotated", {"instance_id": self._creds.instance_id})
-
-    def _reject(self) -> None:
-        """The control plane refuses these credentials. Without a URL they are kept: nothing could replace them."""
-        if self._token is None:
-            hint = "start it again with --enrollment-url URL to enrol anew"
-            self._event("credentials_rejected", {"kept": True, "hint": hint})
-            return
-        self._write(credentials.drop)
-        self._creds = None
-        self._event("credentials_rejected", {"kept": False})
-
-    def _write(self, writer: Callable[..., None], *what: Any) -> None:
-        """A state directory that can no longer be written (a full disk) is no reason to stop serving."""
-        try:
-            writer(self._state_dir, *what)
-        except errors.StateDir as error:
-            self._event("state_not_written", {"reason": _sentence(error)})
 
     # ---- what is said and heard in a session
 
@@ -271,10 +133,10 @@ class Gateway:
             case "config_update":
                 await send(pb.AgentMessage(config_ack=await self._apply(message.config_update)))
             case "credential_rotation":
-                self._rotate(message.credential_rotation)
+                self._identity.rotate(message.credential_rotation)
             case "quarantine":
                 # It stops nothing here, as in the real gateway: the control plane cuts the session.
-                self._event("quarantined", {"reason": _clean(message.quarantine.reason)})
+                self._tell("quarantined", {"reason": clean(message.quarantine.reason)})
             case "command":
                 result = pb.CommandResult(command_id=message.command.command_id, error="commands are not supported")
                 await send(pb.AgentMessage(command_result=result))
@@ -283,113 +145,106 @@ class Gateway:
                 answer = pb.DiagnosticResult(command_id=asked, error="diagnostics are not supported")
                 await send(pb.AgentMessage(diagnostic_result=answer))
             case other:
-                self._event("ignored", {"message": other or "empty"})
+                self._tell("ignored", {"message": other or "empty"})
 
     def _heartbeat(self, seq: int) -> pb.AgentMessage:
         beat = pb.Heartbeat(
             seq=seq,
-            health="ok",
+            health="ok" if self._plane.is_up else "degraded",
             active_connections=self._plane.active_connections,
             cpu_load_avg=os.getloadavg()[0],
-            memory_rss_bytes=_rss_bytes(),
+            memory_rss_bytes=rss_bytes(),
         )
         beat.at.GetCurrentTime()
         return pb.AgentMessage(heartbeat=beat)
 
     def _status_report(self, _seq: int) -> pb.AgentMessage:
         # The hash of what is served. The real gateway says the last received, applied or not.
-        report = pb.StatusReport(config_hash=self._active[0] if self._active else "", warnings=self._warnings)
+        active = self._active[0] if self._active else ""
+        report = pb.StatusReport(config_hash=active, warnings=self._plane.warnings)
         report.at.GetCurrentTime()
+        if self._running is not None:
+            self._running.seen()
         return pb.AgentMessage(status_report=report)
 
     # ---- config
 
     async def _apply(self, update: pb.ConfigUpdate) -> pb.ConfigAck:
-        """Applies *update* wholly or not at all, then stores it, and says which it was."""
+        """Has *update* served wholly or not at all, then stores it, and says which it was."""
         ack = pb.ConfigAck(config_hash=update.config_hash, applied_state="active")
-        wanted = (update.config_hash, update.bundle.SerializeToString(deterministic=True))
+        wanted = _identity_of(update)
         try:
-            if wanted != self._active:  # it is pushed again on every connect
-                # YAML in Python takes seconds for a megabyte; heartbeats and tools go on meanwhile.
-                config = await asyncio.to_thread(_compile_update, update)
-                self._serve(config, wanted)
-                self._event("config_applied", {"config_hash": update.config_hash, "tools": len(config.tools)})
-        except errors.BadConfig as error:
-            prefix = "pushed config " if error.what.startswith("not utf8") else "hot-reload failed: "
-            ack.applied_state, ack.error = "error", _clean(prefix + error.what)
-            self._event("config_refused", {"config_hash": update.config_hash, "reason": ack.error})
+            if wanted != self._active or not self._plane.is_up:  # it is pushed again on every connect
+                _check_whole(update)
+                tools = await self._plane.serve(update)
+                self._active = wanted
+                self._tell("config_applied", {"config_hash": update.config_hash, "tools": tools})
+        except (errors.BadConfig, errors.ConfigRejected) as error:
+            ack.applied_state, ack.error = "error", clean(_why_not(error))
+            self._tell("config_refused", {"config_hash": update.config_hash, "reason": ack.error})
         else:
             await self._keep(update, wanted)
         ack.applied_at.GetCurrentTime()
         return ack
 
-    def _serve(self, config: Config, identity: tuple[str, bytes]) -> None:
-        self._plane.apply(config)
-        self._active = identity
-        self._warnings = list(config.warnings)
-        if config.sets_listener and config.listener != self._local.listener:
-            self._warnings.append(
-                "gateway.server is decided by the local config; what a push says there is not applied"
-            )
-
     async def _keep(self, update: pb.ConfigUpdate, identity: tuple[str, bytes]) -> None:
         if identity == self._stored:
             return
-        directory = credentials.agent_dir(self._state_dir)
+        directory = credentials.agent_dir(self._settings.state_dir)
         try:
             await asyncio.to_thread(lkg.write, directory, update.config_hash, update.bundle)
         except errors.StateDir as error:
-            self._event("lkg_not_written", {"reason": _sentence(error)})
+            self._tell("lkg_not_written", {"reason": _sentence(error)})
         else:
             self._stored = identity
 
-    def _load_boot_config(self) -> None:
+    async def _start_plane(self) -> None:
         """Until a push: the local config's tools; where it names none, the last known good config; else nothing."""
-        if self._local.has_tools_section:
-            self._event("config_loaded", {"source": "local", "tools": len(self._local.tools)})
-            return
+        good = self._last_known_good() if self._plane.local_tools is None else None
+        source: dict[str, Any] | None = {"source": "local", "tools": self._plane.local_tools}
+        if good is None:
+            await self._plane.start(None)
+            source = source if self._plane.local_tools is not None else None
+        else:
+            update = pb.ConfigUpdate(config_hash=good.config_hash, bundle=good.bundle)
+            try:
+                tools = await self._plane.start(update)
+            except (errors.BadConfig, errors.ConfigRejected) as error:
+                self._tell("lkg_unusable", {"reason": _sentence(error)})
+                await self._plane.start(None)
+                source = None
+            else:
+                self._active = self._stored = _identity_of(update)
+                told_of = {"config_hash": good.config_hash, "written_at": good.written_at}
+                source = {"source": "last known good", "tools": tools, **told_of}
+        if source is not None:
+            self._tell("config_loaded", source)
+        at = self._plane.listener
+        self._tell("listening", {"host": at.host, "port": at.port, "mcp_path": at.mcp_path})
+
+    def _last_known_good(self) -> lkg.LastKnownGood | None:
         try:
-            good = lkg.read(credentials.agent_dir(self._state_dir))
-            if good is None:
-                return
-            config = compile_config(good.bundle.config_toml)
-        except (errors.StateDir, errors.BadConfig) as error:
-            self._event("lkg_unusable", {"reason": _sentence(error)})
-            return
-        self._stored = (good.config_hash, good.bundle.SerializeToString(deterministic=True))
-        self._serve(config, self._stored)
-        told = {"source": "last known good", "tools": len(config.tools), "config_hash": good.config_hash}
-        self._event("config_loaded", {**told, "written_at": good.written_at})
+            return lkg.read(credentials.agent_dir(self._settings.state_dir))
+        except errors.StateDir as error:
+            self._tell("lkg_unusable", {"reason": _sentence(error)})
+            return None
 
 
-def _compile_update(update: pb.ConfigUpdate) -> Config:
+def _check_whole(update: pb.ConfigUpdate) -> None:
     if not update.bundle.config_toml:
         raise errors.BadConfig("the update carries no whole config, so nothing was changed")
-    if any(entry.enabled for entry in update.bundle.plugin_set.entries):
-        raise errors.BadConfig("the plugin set has enabled plugins, and this gateway runs none")
-    return compile_config(update.bundle.config_toml)
 
 
-def _hostname() -> str:
-    return socket.gethostname() or "localhost"
+def _identity_of(update: pb.ConfigUpdate) -> tuple[str, bytes]:
+    return update.config_hash, update.bundle.SerializeToString(deterministic=True)
 
 
-def _rss_bytes() -> int:
-    """Resident memory of this process, from /proc; 0 where there is none."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _told(ended: Ended) -> dict[str, Any]:
-    return {"code": ended.code.name, "reason": _clean(ended.reason)}
+def _why_not(error: errors.McpgError) -> str:
+    """The words of the ack, as the real gateway would begin them."""
+    if isinstance(error, errors.ConfigRejected):
+        return _sentence(error)
+    return f"{'pushed config ' if error.what.startswith('not utf8') else 'hot-reload failed: '}{_sentence(error)}"
 
 
 def _sentence(error: errors.McpgError) -> str:
     return f"{error.what}: {error.cause}" if error.cause else error.what
-
-
-def _clean(text: str, limit: int = MAX_WORDS) -> str:
-    """Text from elsewhere, without what could move a terminal's cursor, and not endless."""
-    return "".join(sign if sign.isprintable() else " " for sign in text[:limit])

@@ -1,7 +1,7 @@
 """
-The wire between our gateway and its control plane: one URL, one Register, one session at a time.
+The wire between our gateway and its control plane: one URL, one Register, one session at a time, one Deregister.
 
-It knows gRPC and nothing of what the messages mean; mcpg/agent/gateway.py hands in what to say and whom to tell.
+It knows gRPC and nothing of what the messages mean; mcpg/agent/gateway.py and identity.py hand in what to say and whom to tell.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ OPTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. `headers_s` is for the control plane's first sign on a session, `close_s` for its last."""
+    """
+    Seconds. `headers_s` is for the control plane's first sign on a session, `close_s` for its last, `goodbye_s` for the
+    answer to Deregister.
+    """
 
     heartbeat_s: float = 30.0
     status_s: float = 60.0
     headers_s: float = 10.0
     register_s: float = 20.0
     close_s: float = 2.0
+    goodbye_s: float = 2.0
     backoff_first_s: float = FIRST_S
     backoff_cap_s: float = CAP_S
 
@@ -101,6 +105,18 @@ class Link:
         if not answer.instance_id or not is_token(answer.instance_jwt):
             return Ended(grpc.StatusCode.INTERNAL, "the answer to Register has no instance id or no token")
         return answer
+
+    async def deregister(self, creds: Credentials, reason: str) -> Ended:
+        """Says goodbye, for *reason*; `goodbye_s` is all the time it gets, the way there included."""
+        request = pb.DeregisterRequest(instance_id=creds.instance_id, reason=reason)
+        try:
+            async with asyncio.timeout(self._timing.goodbye_s), self._stub(creds) as stub:
+                await stub.Deregister(request, metadata=((TOKEN_KEY, creds.instance_jwt),))
+        except grpc.aio.AioRpcError as error:
+            return Ended(error.code(), error.details() or "")
+        except TimeoutError:
+            return Ended(grpc.StatusCode.DEADLINE_EXCEEDED, "the control plane did not answer in time")
+        return Ended(grpc.StatusCode.OK)
 
     async def session(
         self,

@@ -59,6 +59,7 @@ class Sessions:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._again: set[asyncio.Task[None]] = set()
         self._by_agent: dict[str, Session] = {}
         self._by_instance: dict[str, set[Session]] = {}
         self._pushes = itertools.count(1)
@@ -134,6 +135,18 @@ class Sessions:
                 sent += 1
         return sent
 
+    def push_again(self, session: Session, delay_s: float) -> None:
+        """The gateway could not look at what it was sent: it is sent once more, if the session lasts."""
+
+        async def push() -> None:
+            await asyncio.sleep(delay_s)
+            session.pushed_hash = ""
+            await self.push(session.instance_id)
+
+        task = asyncio.get_running_loop().create_task(push())
+        self._again.add(task)
+        task.add_done_callback(self._again.discard)
+
     async def drain(self, instance_id: str) -> int:
         sessions = self._by_instance.get(instance_id, set())
         for session in sessions:
@@ -157,5 +170,7 @@ class Sessions:
 
     def close_all(self) -> None:
         """The control plane stops as planned: an OK end resets the gateways' backoff."""
+        for task in self._again:
+            task.cancel()
         for session in list(self._by_agent.values()):
             session.outbox.put_nowait(Close())

@@ -225,6 +225,9 @@ class Paper:
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
         self.on_exit = on_exit
 
+    async def reach(self) -> str:
+        return ""
+
     async def apply(self, order: Order) -> tuple[Placed, ...]:
         for replica in range(1, order.replicas + 1):
             if (order.instance_id, replica) not in self._placed:

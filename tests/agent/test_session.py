@@ -151,6 +151,21 @@ async def test_words_of_a_refusal_are_cleaned_and_bounded(plane: Plane, gateway:
     assert row["active_hash"] == ""
 
 
+async def test_a_gateway_that_is_still_starting_is_sent_its_config_again(start_plane: StartPlane, dial: Make) -> None:
+    """The real one then says so in a ConfigAck that looks like a refusal: a verdict on its start, not on the config."""
+    async with start_plane(given=(paper := Paper())) as plane:
+        create = asyncio.create_task(plane.publish("edge-1", config_toml="mcp: {}\n"))
+        uid, token = await paper.tokens.get()
+        one = dial(plane.grpc)
+        await one.register(token, uid=uid)
+        stream = await one.connect()
+        first = await stream.hear_config()
+        await stream.ack(first.config_hash, "error", "hot-reload failed: gateway AppState not yet bound")
+        again = await stream.hear_config()
+        await stream.ack(again.config_hash)
+        assert (again, (await create)[-1]["phase"]) == (first, "ready")
+
+
 # ---- telemetry
 
 

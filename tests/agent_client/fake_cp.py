@@ -108,7 +108,9 @@ class FakeControlPlane(pb_grpc.AgentControlServicer):
         self.refuse_register: list[grpc.StatusCode] = []
         self.refuse_channel: list[grpc.StatusCode] = []
         self.registered = 0
-        self.deregistered = 0
+        self.goodbyes: list[tuple[str, str, str]] = []  # instance id, reason, token
+        self.answer_goodbyes = asyncio.Event()
+        self.answer_goodbyes.set()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
@@ -170,5 +172,7 @@ class FakeControlPlane(pb_grpc.AgentControlServicer):
             await asyncio.gather(hearing, return_exceptions=True)
 
     async def Deregister(self, request: pb.DeregisterRequest, context: Any) -> pb.DeregisterResponse:  # noqa: N802
-        self.deregistered += 1
+        token = str(dict(context.invocation_metadata()).get("mcpg-instance-token", ""))
+        self.goodbyes.append((request.instance_id, request.reason, token))
+        await self.answer_goodbyes.wait()
         return pb.DeregisterResponse(acknowledged=True)

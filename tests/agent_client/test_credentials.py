@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcpg import errors
-from mcpg.agent import credentials, lkg
-from mcpg.agent.pb import agent_pb2 as pb
-from mcpg.agent.status import status as status_of
+from mcpg.agent import credentials
 
 from .fake_cp import jwt
 
@@ -183,48 +181,3 @@ def test_the_uid_is_the_wanted_one_or_kept(tmp_path: Path) -> None:
     assert credentials.instance_uid(tmp_path, wanted="", hostname="renamed") == first
     assert credentials.instance_uid(tmp_path, wanted="edge-1", hostname="host") == "edge-1"
     assert credentials.instance_uid(tmp_path, wanted="", hostname="host") == "edge-1"
-
-
-def test_status_with_nothing_stored(tmp_path: Path) -> None:
-    assert status_of(tmp_path / "none") == {
-        "enrolled": False,
-        "state_dir": str(tmp_path / "none"),
-        "instance_id": None,
-        "instance_uid": None,
-        "registered_at": None,
-        "issued_at": None,
-        "expires_at": None,
-        "endpoint": None,
-        "lkg": None,
-        "problems": [],
-    }
-    assert not (tmp_path / "none").exists()
-
-
-def test_status_tells_all_but_the_secrets(tmp_path: Path) -> None:
-    creds = some()
-    credentials.write(tmp_path, creds)
-    credentials.write_pairing(tmp_path, "http://cp:7844")
-    credentials.record_registration(tmp_path, "edge-1", "2026-11-20T00:00:00Z")
-    lkg.write(credentials.agent_dir(tmp_path), "h1", pb.ConfigBundle(config_toml=b"{}"))
-    status = status_of(tmp_path)
-    assert (status["enrolled"], status["instance_id"], status["instance_uid"]) == (True, "inst-1", "edge-1")
-    assert (status["registered_at"], status["issued_at"]) == ("2026-11-20T00:00:00Z", "2026-11-22T10:15:17Z")
-    assert status["expires_at"].endswith("Z")
-    assert status["endpoint"] == "http://cp:7844"
-    assert status["lkg"]["config_hash"] == "h1"
-    said = json.dumps(status)
-    assert creds.instance_jwt not in said
-    assert "s3cret" not in said
-    assert "s3cret" not in repr(creds)
-    assert creds.instance_jwt not in repr(creds)
-
-
-def test_status_says_what_is_broken_and_goes_on(tmp_path: Path) -> None:
-    credentials.write(tmp_path, some())
-    credentials.write_pairing(tmp_path, "http://cp:7844")
-    credentials.creds_path(tmp_path).chmod(0o644)
-    (credentials.agent_dir(tmp_path) / lkg.FILE).write_bytes(b"junk")
-    status = status_of(tmp_path)
-    assert (status["enrolled"], status["endpoint"]) == (False, "http://cp:7844")
-    assert len(status["problems"]) == 2

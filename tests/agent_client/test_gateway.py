@@ -14,7 +14,8 @@ from mcp import Client
 
 from mcpg import errors
 from mcpg.agent import credentials
-from mcpg.agent.gateway import log_line, run
+from mcpg.agent.events import log_line
+from mcpg.agent.gateway import run
 from mcpg.agent.gateway_link import Timing
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.settings import Agent
@@ -54,16 +55,6 @@ async def test_it_enrols_beats_reports_acks_and_serves(start: Start, cp: FakeCon
         result = await client.call_tool("demo.echo", {"text": "hello"})
     assert result.structured_content == {"echo": {"text": "hello"}, "from": "pushed"}
     assert json.loads(result.content[0].text) == result.structured_content
-
-
-async def test_stop_half_closes_and_does_not_deregister(start: Start, cp: FakeControlPlane, tmp_path: Path) -> None:
-    gateway = await start()
-    session = await cp.session()
-    await gateway.event("session_opened")
-    await gateway.end()
-    await soon(session.half_closed.wait())
-    assert cp.deregistered == 0
-    assert credentials.read(tmp_path / "state") is not None
 
 
 async def test_stored_credentials_are_used_again_without_the_url(
@@ -172,7 +163,7 @@ async def test_a_refused_renewal_falls_back_to_the_token_that_still_is_good(
 
 
 async def test_register_is_tried_until_it_works_with_one_uid(start: Start, cp: FakeControlPlane) -> None:
-    cp.refuse_register = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED]
+    cp.refuse_register = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
     gateway = await start()
     uids = {(await cp.registration()).instance_uid for _ in range(3)}
     await cp.session()
@@ -180,6 +171,38 @@ async def test_register_is_tried_until_it_works_with_one_uid(start: Start, cp: F
     failed = await gateway.event("register_failed")
     assert failed["code"] == "UNAVAILABLE"
     assert "\x1b" not in failed["reason"]
+
+
+@pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAUTHENTICATED", "FAILED_PRECONDITION", "INVALID_ARGUMENT"])
+async def test_a_refused_enrolment_ends_it_and_names_the_next_command(
+    tmp_path: Path, cp: FakeControlPlane, code: str
+) -> None:
+    """Nothing that it could send again would be answered otherwise."""
+    cp.refuse_register = [grpc.StatusCode[code]] * 2
+    local = tmp_path / "gateway.yaml"
+    local.write_text(ANYWHERE)
+    settings = Agent(state_dir=tmp_path / "state", cp_grpc=cp.url, enrollment_url=ENROLMENT_URL, config=str(local))
+    told: list[str] = []
+    with pytest.raises(errors.Forbidden) as caught:
+        await soon(run(settings, stop=asyncio.Event(), on_event=lambda name, _: told.append(name), timing=QUICK))
+    assert (caught.value.what, caught.value.cause) == (
+        f"the control plane at {cp.url} refuses to enrol this gateway",
+        f"not  [31mthis [0m token ({code})",
+    )
+    assert "mcpg-ctl token create -o name" in caught.value.hint
+    assert told == ["listening", "register_refused", "stopped"]
+    assert cp.goodbyes == []
+    assert not (tmp_path / "state/gateway-agent/running.json").exists()
+
+
+async def test_rejected_credentials_and_a_refused_enrolment_end_it(cp: FakeControlPlane, start: Start) -> None:
+    """A gateway that was running, and whose control plane knows neither it nor its token any more."""
+    gateway = await start()
+    session = await cp.session()
+    cp.refuse_register = [grpc.StatusCode.PERMISSION_DENIED]
+    session.end(grpc.StatusCode.UNAUTHENTICATED)
+    with pytest.raises(errors.Forbidden):
+        await soon(gateway.task)
 
 
 async def test_the_uid_survives_a_restart_before_enrolment(start: Start, cp: FakeControlPlane) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from .conftest import ANYWHERE, ENROLMENT_URL
@@ -16,7 +17,7 @@ from .fake_cp import FakeControlPlane, soon
 
 PROGRAM = """
 import sys
-from mcpg.agent.gateway import run_gateway
+from mcpg.agent.process import run_gateway
 from mcpg.settings import Agent
 sys.exit(run_gateway(Agent()))
 """
@@ -63,6 +64,23 @@ async def test_a_signal_ends_it_cleanly_and_every_line_of_the_log_is_json(
     assert (process.returncode, out) == (0, b"")
     await soon(session.half_closed.wait())
     events = [json.loads(line)["event"] for line in said.splitlines()]
-    assert events == ["listening", "registered", "session_opened", "stopped"]
+    assert events == ["listening", "registered", "session_opened", "draining", "deregistered", "stopped"]
     assert b"ENROL-abc" not in said
     assert session.token.encode() not in said
+
+
+async def test_a_refused_enrolment_is_exit_4_and_three_lines(tmp_path: Path, cp: FakeControlPlane) -> None:
+    cp.refuse_register = [grpc.StatusCode.PERMISSION_DENIED]
+    local = tmp_path / "gateway.yaml"
+    local.write_text(ANYWHERE)
+    process = await gateway(
+        tmp_path / "state", MCPG_ENROLLMENT_URL=ENROLMENT_URL, MCPG_CP_GRPC=cp.url, MCPG_CONFIG=str(local)
+    )
+    _, said = await soon(process.communicate())
+    lines = said.decode().splitlines()
+    assert process.returncode == 4
+    assert lines[-3:] == [
+        f"error: the control plane at {cp.url} refuses to enrol this gateway",
+        "cause: not  [31mthis [0m token (PERMISSION_DENIED)",
+        "hint: mint a new enrolment URL: mcpg-ctl token create -o name | mcpg-ctl gateway --enrollment-url-file -",
+    ]
