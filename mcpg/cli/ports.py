@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,24 +76,60 @@ def _next_free(bind: Bind) -> int:
     return 0
 
 
+class Holder(NamedTuple):
+    """The process that listens on a port, and the addresses it does so on, as far as the kernel says them to us."""
+
+    pid: int
+    program: str
+    addresses: tuple[str, ...]
+
+    @property
+    def is_loopback(self) -> bool:
+        return all(ipaddress.ip_address(address).is_loopback for address in self.addresses)
+
+
 def holder(port: int) -> str:
     """`pid 4120 (python3)` for the process that listens on *port*, "" when that cannot be seen."""
-    inodes = _inodes(port)
-    for process in Path("/proc").glob("[0-9]*") if inodes else ():
+    found = held(port)
+    return f"pid {found.pid} ({found.program})" if found else ""
+
+
+def held(port: int) -> Holder | None:
+    """Who listens on *port*; None when nobody does, or a process of another user."""
+    sockets = _listening(port)
+    for process in Path("/proc").glob("[0-9]*") if sockets else ():
         with contextlib.suppress(OSError):
-            for fd in (process / "fd").iterdir():
-                with contextlib.suppress(OSError):
-                    if str(fd.readlink()) in inodes:
-                        return f"pid {process.name} ({(process / 'comm').read_text().strip()})"
-    return ""
+            mine = {str(fd) for fd in map(_target, (process / "fd").iterdir()) if fd in sockets}
+            if mine:
+                program = (process / "comm").read_text().strip()
+                return Holder(int(process.name), program, tuple(sorted(sockets[each] for each in mine)))
+    return None
 
 
-def _inodes(port: int) -> set[str]:
-    found = set()
+def _target(fd: Path) -> str:
+    try:
+        return str(fd.readlink())
+    except OSError:  # closed meanwhile
+        return ""
+
+
+def _listening(port: int) -> dict[str, str]:
+    """The sockets that listen on *port*, as /proc/PID/fd names them, and their addresses."""
+    found = {}
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in Path("/proc/net", table).read_text().splitlines()[1:]:
                 fields = line.split()
-                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                    found.add(f"socket:[{fields[9]}]")
+                address, _, number = fields[1].rpartition(":")
+                if fields[3] == _LISTENING and int(number, 16) == port:
+                    found[f"socket:[{fields[9]}]"] = _address(address)
     return found
+
+
+def _address(raw: str) -> str:
+    """`0100007F` is 127.0.0.1: words of four bytes in this machine's byte order."""
+    words = bytes.fromhex(raw)
+    swap = sys.byteorder == "little"
+    octets = b"".join(words[at : at + 4][::-1] if swap else words[at : at + 4] for at in range(0, len(words), 4))
+    found = ipaddress.ip_address(octets)
+    return str(getattr(found, "ipv4_mapped", None) or found)

@@ -8,43 +8,50 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mcpg.errors import McpgError
 
-_ANSWER_S = 2.0
+ANSWER_S = 2.0
 
 
 class Local(NamedTuple):
     """
     The control plane of one state directory. `state` is running (it answers), silent (its process lives and does not
-    answer), stale (the file outlived its process) or stopped (no file). `record` is the file, `meta` what it answered.
+    answer), stale (the file outlived its process) or stopped (no file). `record` is the file, `meta` what it answered,
+    `answered_at` when that was (Unix seconds) and `took_ms` how long it took.
     """
 
     state: str
     record: dict[str, Any]
     meta: dict[str, Any]
+    answered_at: float | None = None
+    took_ms: float | None = None
 
 
-def look(state_dir: Path) -> Local:
-    """Reads the file, looks for the process, asks it who it is. Never raises, never writes."""
-    record = _record(state_dir)
-    if not record:
+def look(state_dir: Path, *, answer_s: float = ANSWER_S) -> Local:
+    """Reads the file, looks for the process, asks it who it is, for *answer_s* at most. Never raises, never writes."""
+    found = record(state_dir)
+    if not found:
         return Local("stopped", {}, {})
-    if not _is_alive(record.get("pid"), record.get("start_ticks")):
-        return Local("stale", record, {})
-    meta = _meta(str(record.get("http_url", "")))
-    same = bool(meta) and meta.get("replica") == record.get("replica")
-    return Local("running" if same else "silent", record, meta if same else {})
+    if not _is_alive(found.get("pid"), found.get("start_ticks")):
+        return Local("stale", found, {})
+    began = time.monotonic()
+    meta = _meta(str(found.get("http_url", "")), answer_s)
+    if not meta or meta.get("replica") != found.get("replica"):
+        return Local("silent", found, {})
+    return Local("running", found, meta, time.time(), round((time.monotonic() - began) * 1000, 1))
 
 
-def _record(state_dir: Path) -> dict[str, Any]:
+def record(state_dir: Path) -> dict[str, Any]:
+    """The file as it is, {} when there is none of ours; whether it is still true, `look` says."""
     try:
-        record = json.loads((state_dir / "server.json").read_text("utf-8"))
+        found = json.loads((state_dir / "server.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_alive(pid: object, start_ticks: object) -> bool:
@@ -59,14 +66,15 @@ def _is_alive(pid: object, start_ticks: object) -> bool:
     except OSError:
         return False
     fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and parentheses
-    return start_ticks is None or fields[19] == str(start_ticks)
+    is_dead = fields[0] in ("Z", "X")  # ended, and its parent has not asked how
+    return not is_dead and (start_ticks is None or fields[19] == str(start_ticks))
 
 
-def _meta(url: str) -> dict[str, Any]:
+def _meta(url: str, answer_s: float) -> dict[str, Any]:
     from mcpg.cli.client import Api
 
     try:
-        with contextlib.closing(Api(url, answer_s=_ANSWER_S)) as api:
+        with contextlib.closing(Api(url, answer_s=answer_s)) as api:
             return api.item("v1", "meta")
     except McpgError:
         return {}

@@ -1,140 +1,122 @@
 """
 `mcpg-ctl status`: what runs on this machine and what its database holds.
 
-Reads only: the state directory is never created, the database is opened read-only, and it works with the server down.
+Reads only: nothing is created, the database is opened read-only, and it works with the server down, silent or elsewhere.
+What is shown is shown with its evidence: who said it and when, or that nobody can say it now.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from mcpg.cli import render, resolve
+from mcpg.cli import census, render, resolve
+from mcpg.cli.database import place
 from mcpg.cli.parse import Line
 from mcpg.cli.running import Local, look
-from mcpg.errors import StateDirUnusable
 
-_BY_STATE = {  # field: the table it needs, and the question
-    "operations": ("operation", "SELECT state, count(*) FROM operation GROUP BY state ORDER BY state"),
-    "agents": (
-        "agent",
-        "SELECT a.state, count(*) FROM agent a JOIN instance i ON i.id = a.instance_id WHERE i.deleted_at IS NULL"
-        " GROUP BY a.state ORDER BY a.state",
-    ),
-}
-_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+_CARD = (
+    "pid", "http_url", "grpc_url", "external_url", "version", "replica", "started_at", "auth_mode", "provisioner", "gateway"
+)  # fmt: skip
 
 
 def status(line: Line) -> int:
-    """Prints the control plane and the statistics of its database. Exit 0 when there is nothing yet."""
+    """Prints the control plane and the statistics of its database. Exit 0 when there is nothing yet; raises
+    StateDirUnusable, after printing all the rest, for a database that cannot be read."""
     values = resolve.values(line)
     state_dir: Path = values.state_dir
     local = look(state_dir)
-    path = Path(local.record.get("db_path") or state_dir / "cp-state.db")
     now = time.time()
-    counts = statistics(path)
+    counts, problem = census.take(place(values.db_url, state_dir, local.record))
     data = {"state_dir": str(state_dir), "control_plane": _control_plane(local, now), **counts}
     render.emit(
         values.output,
         data,
         table=lambda: _table(data, now),
-        wide=lambda: [*_table(data, now), *render.columns(_rows(counts["rows"]), indent=2, right=frozenset((1,)))],
+        wide=lambda: [*_table(data, now), *_wide(data)],
         names=[data["control_plane"]["http_url"]] if data["control_plane"]["http_url"] else [],
     )
+    if problem is not None:
+        raise problem
     return 0
 
 
-def statistics(path: Path) -> dict[str, Any]:
-    """
-    Sizes and counts of the database at *path*, nulls when there is none. Raises StateDirUnusable when it is not one.
-
-    One read transaction, so that the numbers belong together while a server writes.
-    """
-    counts: dict[str, Any] = {"database": {"path": str(path), "exists": path.is_file(), "size_bytes": None}}
-    counts |= {"rows": {}, "operations": {}, "agents": {}, "journal_length": None}
-    if not counts["database"]["exists"]:
-        return counts
-    files = (path, path.with_name(f"{path.name}-wal"))
-    counts["database"]["size_bytes"] = sum(file.stat().st_size for file in files if file.is_file())
-    try:
-        with contextlib.closing(_opened(path)) as db:
-            tables = [name for (name,) in db.execute(_TABLES)]
-            counts["rows"] = {name: _count(db, name) for name in tables}
-            for field, (table, question) in _BY_STATE.items():
-                if table in tables:
-                    counts[field] = dict(db.execute(question).fetchall())
-    except (sqlite3.Error, OSError) as exc:
-        hint = "another file: --state-dir PATH"
-        raise StateDirUnusable(f"{path} cannot be read as a database", cause=str(exc), hint=hint) from None
-    counts["journal_length"] = counts["rows"].get("journal")
-    return counts
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    """
-    A read-only connection inside a transaction.
-
-    Even read-only, SQLite creates -wal and -shm files beside a WAL database that has none. One without a -wal file is
-    open nowhere, so it may be opened as immutable, which creates nothing and works in a directory of somebody else.
-    """
-    url = f"file:{quote(str(path.absolute()))}?mode=ro"
-    if _is_wal(path) and not path.with_name(f"{path.name}-wal").exists():
-        url += "&immutable=1"
-    db = sqlite3.connect(url, uri=True, timeout=1.0, isolation_level=None)
-    try:
-        db.execute("BEGIN")
-        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _is_wal(path: Path) -> bool:
-    """Byte 18 of the header is the write version: 2 for WAL (sqlite.org/fileformat.html)."""
-    with path.open("rb") as file:
-        return file.read(20)[18:20] == b"\2\2"
-
-
-def _count(db: sqlite3.Connection, table: str) -> int:
-    row: tuple[int] = db.execute(f"SELECT count(*) FROM {_quoted(table)}").fetchone()  # noqa: S608  quoted
-    return row[0]
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _control_plane(local: Local, now: float) -> dict[str, Any]:
-    """The same keys whatever runs: null where there is nothing to say."""
-    fields = ("pid", "http_url", "grpc_url", "external_url", "version", "replica", "started_at", "auth_mode")
+    """The same keys whatever runs: null where there is nothing to say. Connections are counted by a live server only."""
     known = {**local.record, **{key: value for key, value in local.meta.items() if value not in (None, "")}}
-    found = {field: known.get(field) if local.state in ("running", "silent") else None for field in fields}
+    lives = local.state in ("running", "silent")
+    found = {field: known.get(field) if lives else None for field in _CARD}
     started = render.epoch(found["started_at"])
-    uptime = None if started is None else round(max(now - started, 0.0) * 1000)
-    return {"state": local.state, **found, "uptime_ms": uptime}
+    return {
+        "state": local.state,
+        **found,
+        "uptime_ms": None if started is None else round(max(now - started, 0.0) * 1000),
+        "agents_connected": local.meta.get("agents_connected"),
+        "answered_at": None if local.answered_at is None else census.rfc3339(local.answered_at),
+        "answered_in_ms": local.took_ms,
+        "evidence": _evidence(local),
+    }
+
+
+def _evidence(local: Local) -> str:
+    """What the state is read from."""
+    card, pid = "server.json", local.record.get("pid")
+    return {
+        "stopped": f"there is no {card}",
+        "stale": f"{card} names pid {pid}, which is gone",
+        "silent": f"{card} names pid {pid}, which lives and gives no answer of its own",
+        "running": f"{card} names pid {pid}, and its /v1/meta answered",
+    }[local.state]
 
 
 def _table(data: dict[str, Any], now: float) -> Iterable[str]:
     control, database = data["control_plane"], data["database"]
     yield from _head(control, now)
+    where = render.clean(database["path"])
     if not database["exists"]:
-        yield f"database         none yet at {render.clean(database['path'])}"
-        if control["state"] == "stopped":
+        yield (
+            f"database         {where}: {database['error']}"
+            if database["error"]
+            else f"database         none yet at {where}"
+        )
+        if control["state"] == "stopped" and not database["error"]:
             yield "start one: mcpg-ctl quickstart"
         return
-    yield f"database         {render.clean(database['path'])}  {render.size(database['size_bytes'])}"
-    rows = [
-        ("operations", render.counted(data["operations"])),
-        ("agents", render.counted(data["agents"])),
-        ("journal lines", "none" if data["journal_length"] is None else str(data["journal_length"])),
-    ]
-    yield from map(_labelled, rows)
+    wal = f" ({render.size(database['wal_bytes'])} of it -wal)" if database["wal_bytes"] else ""
+    yield f"database         {where}  {render.size(database['size_bytes'])}{wal}"
+    if database["error"]:
+        yield _labelled(("cannot be read", database["error"]))
+        return
+    if database["newer_schema"]:
+        yield _labelled(("newer schema", f"written by a later version: {', '.join(database['newer_schema'])}"))
+    if not data["rows"]:
+        yield _labelled(("empty", "no table yet"))
+        return
+    yield from map(_labelled, _counts(data, now))
+
+
+def _counts(data: dict[str, Any], now: float) -> Iterable[tuple[str, str]]:
+    control = data["control_plane"]
+    orphans = f"  orphaned {data['orphans']}" if data["orphans"] else ""
+    yield "operations", render.counted(data["operations"])
+    yield "instances", render.counted(data["instances"]) + orphans
+    yield "clusters", render.counted(data["clusters"])
+    recorded = "" if control["state"] == "running" or not data["agents"] else "  as last written: nobody listens now"
+    yield "agents", render.counted(data["agents"]) + recorded
+    yield "connected", _connected(control, now)
+    newest = data["journal_newest_at"]
+    age = f", the newest {render.ago(newest, now)}" if newest else ""
+    yield "journal lines", "none" if data["journal_length"] is None else f"{data['journal_length']}{age}"
+
+
+def _connected(control: Mapping[str, Any], now: float) -> str:
+    if control["state"] != "running":
+        return "unknown, server down" if control["state"] != "silent" else "unknown, server silent"
+    if control["agents_connected"] is None:
+        return "unknown, the server does not say"
+    return f"{control['agents_connected']}  (asked {render.ago(control['answered_at'], now)})"
 
 
 def _labelled(row: tuple[str, str]) -> str:
@@ -157,8 +139,19 @@ def _head(control: dict[str, Any], now: float) -> Iterable[str]:
             ("gRPC", str(control["grpc_url"] or "").rpartition("://")[2]),
             ("Auth", str(control["auth_mode"] or "")),
         ]
+        gateways = [str(control[key]) for key in ("provisioner", "gateway") if control[key]]
+        rows += [("Gateways", ": ".join(gateways))] if gateways else []
         yield from map(_labelled, rows)
 
 
-def _rows(rows: dict[str, int]) -> list[tuple[str, str]]:
-    return [("TABLE", "ROWS"), *((name, str(count)) for name, count in rows.items())]
+def _wide(data: dict[str, Any]) -> list[str]:
+    """What the table sums up: operations by machine and kind, rows by table, and what it is all known from."""
+    control = data["control_plane"]
+    answer = f" in {render.took(control['answered_in_ms'])}" if control["answered_in_ms"] is not None else ""
+    kinds = [("OPERATIONS", "BY STATE"), *((k, render.counted(v)) for k, v in data["operations_by_kind"].items())]
+    rows = [("TABLE", "ROWS"), *((name, str(count)) for name, count in data["rows"].items())]
+    return [
+        *(render.columns(kinds, indent=2) if len(kinds) > 1 else ()),
+        *(render.columns(rows, indent=2, right=frozenset((1,))) if len(rows) > 1 else ()),
+        f"known from       {render.clean(control['evidence'])}{answer}",
+    ]

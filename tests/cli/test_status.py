@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
-from mcpg.cli import render, running
+from mcpg.cli import census, running
+from mcpg.machines import enrolment
+from mcpg.present.instances import derived_state
 from mcpg.wire.base import rfc3339
 
 from .fake import Ctl, Fake, data
 
-META = {"version": "0.1.0", "replica": "r-1", "auth_mode": "none", "external_url": "http://cp.test"}
+META = {
+    "version": "0.1.0",
+    "replica": "r-1",
+    "auth_mode": "none",
+    "external_url": "http://cp.test",
+    "agents_connected": 2,
+}
 
 
 @pytest.fixture
@@ -37,17 +50,22 @@ def database(state: Path) -> Iterator[sqlite3.Connection]:
     db.execute("PRAGMA journal_mode = wal")
     db.executescript(
         """
-        CREATE TABLE operation (id TEXT, state TEXT);
-        CREATE TABLE instance (id TEXT, deleted_at INTEGER);
-        CREATE TABLE agent (instance_id TEXT, state TEXT);
-        CREATE TABLE journal (seq INTEGER PRIMARY KEY AUTOINCREMENT);
+        CREATE TABLE operation (machine TEXT, kind TEXT, state TEXT);
+        CREATE TABLE instance (id TEXT, spec TEXT, deleted_at INTEGER, orphaned_at INTEGER);
+        CREATE TABLE agent (instance_id TEXT, replica INTEGER, state TEXT);
+        CREATE TABLE cluster (state TEXT);
+        CREATE TABLE journal (id INTEGER PRIMARY KEY, at INTEGER);
         CREATE TABLE "odd ""name" (x);
-        INSERT INTO operation VALUES ('a', 'ready'), ('b', 'ready'), ('c', 'failed');
-        INSERT INTO instance VALUES ('a', NULL), ('gone', 1);
-        INSERT INTO agent VALUES ('a', 'online'), ('gone', 'departed');
-        INSERT INTO journal VALUES (1), (2), (3), (4);
+        INSERT INTO operation VALUES ('provision', 'create', 'ready'), ('provision', 'update', 'ready'),
+            ('provision', 'create', 'failed'), ('teardown', 'delete', 'deleted');
+        INSERT INTO instance VALUES ('a', '{"replicas": 1}', NULL, NULL), ('b', '{"replicas": 2}', NULL, 5),
+            ('gone', '{"replicas": 1}', 1, 1);
+        INSERT INTO agent VALUES ('a', 1, 'online'), ('b', 1, 'online'), ('b', 2, 'stale'), ('gone', 1, 'departed');
+        INSERT INTO cluster VALUES ('registered'), ('registered'), ('draining');
         """
     )
+    db.executemany("INSERT INTO journal VALUES (?, ?)", [(n, int((time.time() - 250 + n) * 1e6)) for n in range(1, 5)])
+    db.commit()
     yield db
     db.close()
 
@@ -72,12 +90,21 @@ def record(state: Path, fake: Fake) -> Callable[..., dict[str, Any]]:
             "replica": "r-1",
             "started_at": rfc3339(datetime.fromtimestamp(time.time(), UTC) - timedelta(minutes=3, seconds=20)),
             "auth_mode": "none",
+            "provisioner": "local",
+            "gateway": "mcpg 0.1.0-beta.36",
             "db_path": str(state / "cp-state.db"),
         } | more
         (state / "server.json").write_text(json.dumps(facts))
         return facts
 
     return write
+
+
+def shown(text: str, state: Path) -> str:
+    """The same in every run."""
+    text = text.replace(str(state), "STATE").replace(f"pid {os.getpid()}", "pid PID")
+    text = re.sub(r"[\d.]+ [KM]?i?B( \([\d.]+ [KM]?i?B of it -wal\))?", r"SIZE", text)
+    return re.sub(r"\d+(\.\d)?m?s$", "DURATION", re.sub(r"asked \S+( ago)?\)", "asked AGE)", text), flags=re.MULTILINE)
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -112,12 +139,24 @@ def test_json_has_the_same_keys_whatever_runs(
     assert set(nothing["control_plane"]) == set(everything["control_plane"])
 
 
-def test_the_numbers_are_those_of_the_database(ctl: Ctl, database: sqlite3.Connection) -> None:
+def test_the_numbers_are_those_of_the_database(ctl: Ctl, state: Path, database: sqlite3.Connection) -> None:
     found = ctl("status", "-o", "json").json
-    assert found["rows"] == {"agent": 2, "instance": 2, "journal": 4, 'odd "name': 0, "operation": 3}
-    counts = (found["operations"], found["agents"], found["journal_length"])
-    assert counts == ({"failed": 1, "ready": 2}, {"online": 1}, 4)
-    assert found["database"]["size_bytes"] > 0
+    rows = {"agent": 4, "cluster": 3, "instance": 3, "journal": 4, 'odd "name': 0, "operation": 4}
+    assert found["rows"] == rows
+    assert found["operations"] == {"deleted": 1, "failed": 1, "ready": 2}
+    assert found["operations_by_kind"] == {
+        "provision create": {"failed": 1, "ready": 1},
+        "provision update": {"ready": 1},
+        "teardown delete": {"deleted": 1},
+    }
+    assert (found["instances"], found["orphans"]) == ({"online": 1, "stale": 1}, 1)
+    assert found["clusters"] == {"draining": 1, "registered": 2}
+    assert (found["agents"], found["journal_length"]) == ({"online": 2, "stale": 1}, 4)
+    newest = database.execute("SELECT max(at) FROM journal").fetchone()[0]
+    assert found["journal_newest_at"] == rfc3339(datetime.fromtimestamp(newest / 1e6, UTC))
+    size, wal = ((state / name).stat().st_size for name in ("cp-state.db", "cp-state.db-wal"))
+    assert (found["database"]["size_bytes"], found["database"]["wal_bytes"]) == (size + wal, wal)
+    assert wal > 0
 
 
 @pytest.mark.parametrize("output", ["table", "wide"])
@@ -125,19 +164,25 @@ def test_server_down(
     ctl: Ctl, state: Path, database: sqlite3.Connection, snapshot: SnapshotAssertion, output: str
 ) -> None:
     ran = ctl("status", "-o", output)
-    size = ctl("status", "-o", "json").json["database"]["size_bytes"]
     assert ran.code == 0
-    assert ran.out.replace(str(state), "STATE").replace(render.size(size), "SIZE") == snapshot
+    assert shown(ran.out, state) == snapshot
 
 
+@pytest.mark.parametrize("output", ["table", "wide"])
 def test_server_up(
-    ctl: Ctl, fake: Fake, record: Callable[..., dict[str, Any]], state: Path, snapshot: SnapshotAssertion
+    *,
+    ctl: Ctl,
+    fake: Fake,
+    database: sqlite3.Connection,
+    record: Callable[..., dict[str, Any]],
+    state: Path,
+    snapshot: SnapshotAssertion,
+    output: str,
 ) -> None:
     record()
     fake.says("GET", "/v1/meta", data(META))
-    ran = ctl("status")
-    shown = ran.out.replace(str(state), "STATE").replace(f"pid {os.getpid()}", "pid PID")
-    assert (ran.code, shown) == (0, snapshot)
+    ran = ctl("status", "-o", output)
+    assert (ran.code, shown(ran.out, state)) == (0, snapshot)
     assert ctl("status", "-o", "name").out == f"{fake.url}\n"
 
 
@@ -189,21 +234,22 @@ def test_what_does_not_run_says_so(ctl: Ctl, record: Callable[..., dict[str, Any
 
 
 def test_agents_of_deleted_gateways_are_not_counted(ctl: Ctl, database: sqlite3.Connection) -> None:
-    assert ctl("status", "-o", "json").json["agents"] == {"online": 1}
+    assert ctl("status", "-o", "json").json["agents"] == {"online": 2, "stale": 1}
 
 
 def test_a_file_that_is_no_database(ctl: Ctl, state: Path) -> None:
     state.mkdir()
     (state / "cp-state.db").write_text("this is not a database, it is a text" * 100)
-    ran = ctl("status")
-    assert (ran.code, ran.out) == (1, "")
-    assert ran.err.splitlines()[1] == "cause: file is not a database"
+    ran = ctl("status", "-o", "json")
+    assert (ran.code, ran.error["cause"]) == (1, "file is not a database")
+    assert (ran.json["control_plane"]["state"], ran.json["database"]["error"]) == ("stopped", "file is not a database")
+    assert ctl("status").out.splitlines()[2:] == ["  cannot be read  file is not a database"]
 
 
 def test_a_database_in_use_is_read_beside_its_writer(ctl: Ctl, database: sqlite3.Connection) -> None:
     """A transaction that is open and not committed neither blocks it nor counts."""
     database.execute("BEGIN IMMEDIATE")
-    database.execute("INSERT INTO journal VALUES (99)")
+    database.execute("INSERT INTO journal VALUES (99, 0)")
     assert ctl("status", "-o", "json").json["journal_length"] == 4
 
 
@@ -225,10 +271,64 @@ def test_a_directory_that_cannot_be_written_is_read_all_the_same(
             folder.chmod(folder.stat().st_mode | 0o055)
     state.chmod(0o555)  # for somebody who is not root and so stays who they are
     code = (
-        "import os, sys; from mcpg.cli import status; from pathlib import Path; os.geteuid() or os.setuid(65534); "
-        "print(status.statistics(Path(sys.argv[1]))['journal_length'])"
+        "import os, sys; from mcpg.cli import census, database; from pathlib import Path; os.geteuid() or os.setuid(65534); "
+        "print(census.take(database.place('', Path(sys.argv[1]), {}))[0]['journal_length'])"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", code, str(state / "cp-state.db")], capture_output=True, text=True, check=True
-    )
+    ran = subprocess.run([sys.executable, "-c", code, str(state)], capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("4\n", "")
+
+
+def test_nobody_says_who_is_connected_when_no_server_answers(
+    ctl: Ctl, database: sqlite3.Connection, record: Callable[..., dict[str, Any]], fake: Fake
+) -> None:
+    def connected() -> str:
+        return next(line.strip() for line in ctl("status").out.splitlines() if "connected" in line)
+
+    assert connected() == "connected      unknown, server down"
+    record(http_url="http://127.0.0.1:9")
+    assert connected() == "connected      unknown, server silent"
+    record()
+    fake.says("GET", "/v1/meta", data({key: value for key, value in META.items() if key != "agents_connected"}))
+    assert connected() == "connected      unknown, the server does not say"
+    fake.says("GET", "/v1/meta", data(META))
+    assert connected().startswith("connected      2  (asked now)")
+
+
+def test_a_server_that_hangs_is_silent(ctl: Ctl, record: Callable[..., dict[str, Any]]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        record(http_url=f"http://127.0.0.1:{sock.getsockname()[1]}")
+        control = ctl("status", "-o", "json").json["control_plane"]
+    words = f"server.json names pid {os.getpid()}, which lives and gives no answer of its own"
+    assert (control["state"], control["agents_connected"], control["answered_at"], control["evidence"]) == (
+        "silent",
+        None,
+        None,
+        words,
+    )
+
+
+def test_a_process_that_ended_and_was_not_asked_how_is_dead(record: Callable[..., dict[str, Any]], state: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    record(pid=process.pid, start_ticks=None)
+    assert running.look(state).state == "stale"
+    process.wait()
+
+
+AGENTS = st.lists(st.tuples(st.integers(1, 3), st.sampled_from([each.value for each in enrolment.State])), max_size=4)
+
+
+@given(AGENTS, st.integers(1, 3))
+def test_an_instance_is_in_the_state_that_the_server_would_say(agents: list[tuple[int, str]], replicas: int) -> None:
+    rows = [{"replica": replica, "state": state} for replica, state in agents]
+    found = census.instances_by_state([("i", replicas)], [("i", replica, state) for replica, state in agents])
+    assert found == {derived_state(rows, replicas): 1}
+
+
+async def test_the_server_counts_its_open_channels(start_plane: Any, state: Path) -> None:
+    """The field that `connected` is read from, of a real server."""
+    async with start_plane() as plane:
+        answer = await plane.client.get("/v1/meta")
+        assert (answer.json()["agents_connected"], len(plane.control.sessions)) == (0, 0)
+        skew = parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()
+        assert abs(skew) < 5
