@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs; the second time is quick.
-.PHONY: migration demo test check lint unit bench setup gateway proto lock snapshots clean help
+.PHONY: docs oidc migration demo test check lint unit bench setup gateway proto lock snapshots clean help
 SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONWARNINGS :=
@@ -13,6 +13,9 @@ setup: ## .venv, exactly as requirements.lock says
 
 gateway: ## the real gateway, from npm, into .cache/gateway
 	@tools/gateway.sh
+
+oidc: ## an OpenID provider, from npm, into .cache/oidc: the tests of login sign in at it
+	@tools/oidc.sh
 
 demo: setup gateway ## from nothing to a real gateway that answers an MCP client, and back
 	@$(PY) -m tools.demo
@@ -28,8 +31,9 @@ unit: setup
 
 check: lint unit ## lint, types, import rules, unit tests: under two minutes
 
-test: setup gateway lint ## everything, on the real parts
+test: setup gateway oidc lint ## everything, on the real parts
 	@tools/chromium.sh
+	@tools/shells.sh
 	$(PY) -m pytest -q -n 2 --durations=8
 
 bench: setup gateway ## ratios against references of the same run, as a table and JSON lines
@@ -48,6 +52,9 @@ lock: ## resolve requirements.lock anew from pyproject.toml
 
 snapshots: setup ## write snapshots/ anew; read the diff
 	$(PY) -m pytest -q -n 2 --snapshot-update
+
+docs: setup ## docs/cli.md and docs/cli-schema.json from the command table
+	$(PY) -m tools.cli_docs
 
 clean: ## remove what make made
 	rm -rf .venv .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -61,7 +61,7 @@ async def _named(request: Request, where: Scope, name: str) -> dict[str, object]
     if row is None or (row["org"], row["workspace"], row["environment"]) != (
         where.org, where.workspace, where.environment,
     ):  # fmt: skip
-        raise NotFound(f"no gateway {name} in {where}", hint=f"mcpg-ctl provision history --org {where.org}")
+        raise NotFound(f"no gateway {name} in {where}", hint=f"mcpg-ctl instance list --org {where.org}")
     return row
 
 

@@ -1,37 +1,50 @@
 """
-How an error looks: three short lines on stderr, or one JSON object with `-o json`. Called by main.py alone.
+How an error looks: three short lines on stderr, one JSON object with `-o json`, or a log line with `--json-logs`. Called
+by main.py alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from mcpg.cli.render import clean, painted
 from mcpg.errors import McpgError, exit_code
 
 
-def wants_json(argv: list[str]) -> bool:
-    """Whether the caller asked for JSON. Read from the raw line, since the line itself may be what is wrong."""
-    for at, arg in enumerate(argv):
-        if arg == "--":
-            break
-        if arg in ("-o", "--output"):
-            return argv[at + 1 : at + 2] in (["json"], ["jsonl"])
-        if arg.startswith("--output="):
-            return arg.removeprefix("--output=") in ("json", "jsonl")
-        if arg.startswith("-o"):
-            return arg[2:].removeprefix("=") in ("json", "jsonl")
-    return os.environ.get("MCPG_OUTPUT", "") in ("json", "jsonl")
+class Manner(NamedTuple):
+    """How the caller wants to be told: `as_json` one object, `as_logs` a log line, which holds the same object."""
+
+    as_json: bool
+    as_logs: bool
 
 
-def show(exc: Exception, *, as_json: bool) -> int:
+def manner(argv: list[str]) -> Manner:
+    """What *argv*, the environment and the context say. Never raises: the line itself may be what is wrong."""
+    from mcpg.cli import resolve
+    from mcpg.cli.commands import COMMANDS
+    from mcpg.cli.parse import parse
+
+    line = resolve.client_line(parse("", argv, COMMANDS))
+    options = {option.field: option for option in resolve.command_of(line).options}
+    stored = None
+
+    def value(field: str) -> Any:
+        try:
+            return resolve.one(options[field], line, os.environ, stored)[0]
+        except McpgError:
+            return options[field].default
+
+    with contextlib.suppress(McpgError):  # it may be the error that is about to be shown
+        stored = resolve.context_of(line, os.environ)
+    return Manner(value("output") in ("json", "jsonl"), bool(value("json_logs")))
+
+
+def show(exc: Exception, how: Manner) -> int:
     """Prints *exc* on stderr and returns its exit code."""
-    if os.environ.get("MCPG_DEBUG", "") not in ("", "0"):
-        import traceback
-
-        traceback.print_exception(exc)
+    trace = _trace(exc) if os.environ.get("MCPG_DEBUG", "") not in ("", "0") else ""
     if isinstance(exc, OSError):
         where = f"{exc.filename}: " if exc.filename else ""
         exc = McpgError(f"{where}{exc.strerror or exc}")
@@ -40,13 +53,25 @@ def show(exc: Exception, *, as_json: bool) -> int:
             f"this is a bug in mcpg-ctl: {type(exc).__name__}: {exc}",
             hint="run it again with MCPG_DEBUG=1 and report what it prints",
         )
-    if as_json:
+    if how.as_logs:
+        from mcpg.cli.talk import logged
+
+        more = {"traceback": trace} if trace else {}
+        said = logged(exc.what, event=exc.code, level="error", error=as_data(exc), **more)
+    elif how.as_json:
         import json
 
-        sys.stderr.write(json.dumps({"error": as_data(exc)}) + "\n")
+        said = trace + json.dumps({"error": as_data(exc)})
     else:
-        sys.stderr.write("".join(f"{line}\n" for line in as_lines(exc)))
+        said = trace + "\n".join(as_lines(exc))
+    sys.stderr.write(f"{said}\n")
     return exit_code(exc.code)
+
+
+def _trace(exc: Exception) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(exc))
 
 
 def as_data(exc: McpgError) -> dict[str, Any]:

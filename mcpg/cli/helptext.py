@@ -8,31 +8,34 @@ from mcpg.cli.topics import TOPICS
 WIDTH = 80
 _INDENT = 26
 _NO_BREAK = "\0"
+_FIRST = ("quickstart", "provision create --name edge-1", "provision history --verbose", "config explain")
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """*text* in lines of at most *width*, broken at spaces but not inside `[…]`."""
+    """*text* in lines of at most *width*, broken at spaces but not inside `[…]` where that fits a line."""
     lines = [""]
-    for word in text.split(" "):
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".lstrip()
+    for phrase in text.split(" "):
+        for word in phrase.split(_NO_BREAK) if len(phrase) > width else [phrase]:
+            if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+                lines.append("")
+            lines[-1] = f"{lines[-1]} {word}".lstrip()
     return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
 def root() -> str:
     """`mcpg-ctl --help`: every command, the global options, the topics."""
-    leaves = [command for command in COMMANDS if len(command.words) == 1]
-    rows = [(command.words[0], command.summary) for command in leaves]
-    rows[-1:-1] = list(GROUPS.items())
+    rows: dict[str, str] = {}
+    for command in COMMANDS:
+        first = command.words[0]
+        rows.setdefault(first, GROUPS.get(first, command.summary))
     return "".join(
         (
             f"{PROG}: a control plane for MCPG gateways\n\n",
-            "Examples:\n  mcpg-ctl quickstart\n",
-            "  mcpg-ctl provision create --org default --workspace default --env default \\\n      --name edge-1\n",
-            "  mcpg-ctl provision history --org default --verbose\n\n",
+            "Examples:\n",
+            *(f"  {PROG} {each}\n" for each in _FIRST),
+            "\n",
             f"Usage: {PROG} COMMAND [options]\n\nCommands:\n",
-            *(_row(*row) for row in [*rows, ("help", "this page, a command's page, or a topic")]),
+            *(_row(*row) for row in [*rows.items(), ("help", "this page, a command's page, or a topic")]),
             "\nGlobal options, before or after the command:\n",
             *(_row(*row) for row in _described(GLOBAL)),
             _row("-h, --help", "this page, or the command's"),
@@ -48,7 +51,7 @@ def group(words: tuple[str, ...], commands: tuple[Command, ...]) -> str:
     rows = [(command.words[-1], command.summary) for command in commands if command.words[: len(words)] == words]
     return "".join(
         (
-            f"{PROG} {name}: {GROUPS.get(words[0], '')}\n\n",
+            "\n".join(wrapped(f"{PROG} {name}: {GROUPS.get(words[0], '')}", WIDTH)) + "\n\n",
             f"Usage: {PROG} {name} COMMAND [options]\n\nCommands:\n",
             *(_row(*row) for row in rows),
             f"\nOptions of a command: {PROG} {name} COMMAND --help\n",
@@ -65,7 +68,7 @@ def leaf(command: Command, prog: str = PROG) -> str:
     usage = " ".join((name, *(_asked(option, command) for option in needed), "[options]"))
     about = wrapped(command.about, WIDTH)
     page = [*wrapped(f"{name}: {command.summary}", WIDTH), *(about if command.about else []), ""]
-    page += ["Examples:", *(f"  {_as(prog, example)}" for example in command.examples), ""]
+    page += ["Examples:", *(text for example in command.examples for text in _example(_as(prog, example))), ""]
     first, *more = wrapped(usage, WIDTH - 11)
     page += [f"Usage: {first}", *(f"           {text}" for text in more)]
     text = "\n".join(page) + "\n"
@@ -73,6 +76,17 @@ def leaf(command: Command, prog: str = PROG) -> str:
         if options:
             text += f"\n{title}:\n" + "".join(_row(*row) for row in _described(tuple(options)))
     return text + _row("-h, --help", "this page")
+
+
+def _example(text: str) -> list[str]:
+    """A command as it can be pasted: broken before an option where it is too long."""
+    lines = [""]
+    for part in f"  {text}".replace(" --", "\0--").split("\0"):
+        if lines[-1] and len(lines[-1]) + len(part) + 3 > WIDTH:
+            lines[-1] += " \\"
+            lines.append("     ")
+        lines[-1] = f"{lines[-1]} {part}" if lines[-1] else part
+    return lines
 
 
 def _asked(option: Option, command: Command) -> str:
@@ -84,25 +98,27 @@ def _as(prog: str, example: str) -> str:
 
 
 def _described(options: tuple[Option, ...]) -> list[tuple[str, str]]:
-    return [(_spelled(option), _explained(option)) for option in options]
+    return [(spelled(option), explained(option)) for option in options]
 
 
-def _spelled(option: Option) -> str:
+def spelled(option: Option) -> str:
+    """`-o, --output FORMAT`, `--wait, --no-wait`."""
     name = f"{option.short}, {option.name}" if option.short else option.name
     if option.negated:
         name = f"{name}, {option.negated}"
     return name if option.kind == "flag" else f"{name} {option.metavar}"
 
 
-def _explained(option: Option) -> str:
+def explained(option: Option, *, env: bool = True, default: bool = True) -> str:
+    """What it is, and with *env* and *default* where else it comes from."""
     text = option.help
-    if option.env:
+    if env and option.env:
         text += f" [env:{_NO_BREAK}{option.env[0]}]"
-    if option.default is True:
+    if default and option.default is True:
         text += f" [default:{_NO_BREAK}{option.name}]"
-    elif option.default not in ("", None, False):
-        default = f"{option.default:g}" if isinstance(option.default, float) else option.default
-        text += f" [default:{_NO_BREAK}{default}]"
+    elif default and option.default not in ("", None, False):
+        shown = f"{option.default:g}" if isinstance(option.default, float) else option.default
+        text += f" [default:{_NO_BREAK}{shown}]"
     return text
 
 

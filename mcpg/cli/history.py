@@ -1,4 +1,8 @@
-"""`mcpg-ctl provision history`: recent operations as a table, or each with every transition."""
+"""
+`mcpg-ctl provision history`: recent operations as a table, or each with every transition.
+
+How operations and journal lines look is said here once: `operation list` and `show` and `cluster show` use it too.
+"""
 
 from __future__ import annotations
 
@@ -43,32 +47,32 @@ def history(line: Line) -> int:
     return 0
 
 
-def short(operations: list[Operation], now: float, width: int | None) -> list[str]:
-    """One row an operation."""
+def short(operations: list[Operation], now: float, width: int | None, *, fleet: bool = False) -> list[str]:
+    """One row an operation; of a whole *fleet*, with its org."""
     rows = [
         (
-            *_of(operation, "id", "kind", "name"),
-            _where(operation),
-            _of(operation, "final_phase")[0],
+            *of(operation, "id", "kind", "name"),
+            where(operation, fleet=fleet),
+            *of(operation, "final_phase"),
             _took(operation),
             render.ago(operation.get("started_at"), now),
-            *_of(operation, "actor", "error"),
+            *of(operation, "actor", "error"),
         )
         for operation in operations
     ]
     return render.columns([_HEAD, *rows], width=width)
 
 
-def wide(operations: list[Operation], width: int | None) -> list[str]:
+def wide(operations: list[Operation], width: int | None, *, fleet: bool = False) -> list[str]:
     """As `short`, with times as they are and everything else that fits one row."""
     rows = [
         (
-            *_of(operation, "id", "kind", "name"),
-            _where(operation),
-            *_of(operation, "final_phase", "state"),
+            *of(operation, "id", "kind", "name"),
+            where(operation, fleet=fleet),
+            *of(operation, "final_phase", "state"),
             _took(operation),
-            *_of(operation, "started_at", "actor", "cluster", "region", "replicas", "instance_uid", "transitions"),
-            *_of(operation, "definition", "error"),
+            *of(operation, "started_at", "actor", "cluster", "region", "replicas", "instance_uid", "transitions"),
+            *of(operation, "definition", "error"),
         )
         for operation in operations
     ]
@@ -78,23 +82,37 @@ def wide(operations: list[Operation], width: int | None) -> list[str]:
 def verbose(operations: list[Operation], now: float, width: int | None) -> Iterable[str]:
     """Each operation with a line for every transition, as the journal has them."""
     for operation in operations:
-        head = [
-            *_of(operation, "id", "kind", "name"),
-            _where(operation),
-            _of(operation, "final_phase")[0],
-            _took(operation),
-            render.ago(operation.get("started_at"), now),
-            f"by {operation.get('actor', '')}",
-        ]
-        yield "  ".join(render.clean(each) for each in head if each)
-        steps = operation.get("history") or []
-        yield from render.columns([_STEPS, *map(_step, steps)], width=width, indent=2, right=frozenset((0,)))
-        if operation.get("error"):
-            yield f"  error {render.clean(operation['error'])}"
-        count = operation.get("transitions", len(steps))
-        counts = f"{count} transition{'' if count == 1 else 's'}"
-        tail = f"definition {operation.get('definition') or '?'}"
-        yield f"  {render.clean(tail)} · {counts}{'' if not operation.get('running') else ', still running'}"
+        yield headline(operation, now)
+        yield from steps(operation.get("history") or [], width)
+        yield from tail(operation)
+
+
+def headline(operation: Operation, now: float, *, fleet: bool = False) -> str:
+    """The first line of one operation: what, where, how far, how long."""
+    head = [
+        *of(operation, "id", "kind", "name"),
+        where(operation, fleet=fleet),
+        *of(operation, "final_phase"),
+        _took(operation),
+        render.ago(operation.get("started_at"), now),
+        f"by {operation.get('actor', '')}",
+    ]
+    return "  ".join(render.clean(each) for each in head if each)
+
+
+def steps(lines: list[dict[str, Any]], width: int | None) -> list[str]:
+    """Journal lines as rows under a head."""
+    return render.columns([_STEPS, *map(_step, lines)], width=width, indent=2, right=frozenset((0,)))
+
+
+def tail(operation: Operation) -> Iterable[str]:
+    """The last lines of one operation: its error, and the machine that ran it."""
+    if operation.get("error"):
+        yield f"  error {render.clean(operation['error'])}"
+    count = operation.get("transitions", len(operation.get("history") or []))
+    counts = f"{count} transition{'' if count == 1 else 's'}"
+    definition = f"definition {operation.get('definition') or '?'}"
+    yield f"  {render.clean(definition)} · {counts}{'' if not operation.get('running') else ', still running'}"
 
 
 def _step(step: dict[str, Any]) -> tuple[str, ...]:
@@ -111,12 +129,14 @@ def _step(step: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _of(operation: Operation, *fields: str) -> list[str]:
-    return [str(value) if (value := operation.get(field)) is not None else "" for field in fields]
+def of(found: dict[str, Any], *fields: str) -> list[str]:
+    """These fields as text, "" for what is null or not there."""
+    return [str(value) if (value := found.get(field)) is not None else "" for field in fields]
 
 
-def _where(operation: Operation) -> str:
-    return "/".join(_of(operation, "workspace", "environment"))
+def where(operation: Operation, *, fleet: bool = False) -> str:
+    """`prod/us`; of a whole *fleet* `acme/prod/us`."""
+    return "/".join(of(operation, *(("org",) if fleet else ()), "workspace", "environment"))
 
 
 def _took(operation: Operation) -> str:

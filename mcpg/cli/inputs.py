@@ -1,24 +1,112 @@
-"""What a client command is given besides plain values: the connection, names, a config file, a session file."""
+"""What a client command is given besides plain values: the connection, names, a config file, a session, a yes."""
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mcpg.cli.client import Api
-from mcpg.cli.resolve import Values
-from mcpg.errors import BadConfig, BadSlug, Usage
+from mcpg.cli.parse import Line
+from mcpg.cli.render import clean
+from mcpg.cli.resolve import Values, command_of
+from mcpg.cli.talk import tell
+from mcpg.errors import BadConfig, BadSlug, McpgError, Usage
+
+if TYPE_CHECKING:
+    from mcpg.cli.client import Api
 
 _CONFIG_MAX = 3 * 1024 * 1024
 _SLUG = set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 def connect(values: Values) -> Api:
-    """The API that the connection options name."""
-    cookie, source = values.session_cookie, values.source("session_cookie")
-    if values.session_cookie_file:
-        cookie, source = _cookie(values.session_cookie_file), values.session_cookie_file
-    return Api(values.cp_url, url_source=values.source("cp_url"), cookie=cookie, cookie_source=source)
+    """The API that the connection options name, with the session or else with the stored login."""
+    from mcpg.cli.client import Api
+    from mcpg.cli.credentials import credential
+    from mcpg.cli.talk import tell
+
+    def note(text: str) -> None:
+        tell(f"note: {clean(text)}", as_logs=values.json_logs, event="version_skew", level="warning")
+
+    cookie, source = session(values)
+    login = None if cookie else credential(values.state_dir)
+    url_source = values.source("cp_url")
+    return Api(values.cp_url, url_source=url_source, cookie=cookie, cookie_source=source, login=login, note=note)
+
+
+def session(values: Values) -> tuple[str, str]:
+    """The session and where it came from: what was said nearest to the person, the file when both were."""
+    if values.session_cookie_file and values.rank("session_cookie_file") <= values.rank("session_cookie"):
+        return _cookie(values.session_cookie_file, values.source("session_cookie_file")), values.session_cookie_file
+    return values.session_cookie, values.source("session_cookie")
+
+
+def confirm(
+    line: Line,
+    values: Values,
+    question: str,
+    *,
+    name: str,
+    where: str,
+    also: str = "",
+    about: Iterable[str] = (),
+    typed: bool = False,
+) -> None:
+    """
+    Asks on the terminal before something is destroyed: `QUESTION? [y/N]`, which --yes answers; with *typed*, and always
+    in a protected context, for *name* letter by letter, which --confirm NAME answers. *also* is as good: its uid.
+
+    *where* is the control plane's URL, *about* are lines to read first; both, and the context, are shown with every
+    question. Raises Usage without a terminal and without the flag, McpgError when the answer is no.
+    """
+    stored = values.stored
+    typed = typed or (stored is not None and stored.protected)
+    given = getattr(values, "confirm", "") if typed else ""
+    if given and given not in (name, also):
+        raise Usage(f"--confirm {given} is not what would be destroyed", cause=question, hint=f"--confirm {name}")
+    if given or (not typed and values.yes):
+        return
+    flag = f"--confirm {name}" if typed else "--yes"
+    command = " ".join((line.prog, *line.words))
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        cause = (
+            f"context {stored.name} is protected"
+            if stored and stored.protected
+            else "it takes something away, and asks first"
+        )
+        raise Usage(f"{command} needs {flag}: there is no terminal to ask on", cause=cause, hint=again(line, flag))
+    in_context = f"context {stored.name}{', protected' if stored.protected else ''}" if stored else "no context"
+    asked = f"{question}? type {name} to go on: " if typed else f"{question}? [y/N] "
+    sys.stderr.write("".join(f"{clean(text)}\n" for text in (*about, f"{in_context}, at {where}")))
+    sys.stderr.write(f"{clean(asked)} ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline().strip()
+    if answer not in (name, also or name) if typed else answer.lower() not in ("y", "yes"):
+        raise McpgError(
+            "nothing was changed", cause=f"the answer was not {name if typed else 'y'}", hint=f"{flag} answers it"
+        )
+
+
+def again(line: Line, *more: str) -> str:
+    """The command as it was typed and *more*, to be run again; a secret is left for the person to give."""
+    import shlex
+
+    words = [line.prog, *line.words]
+    for field, value in line.flags.items():
+        option = command_of(line).option(field)
+        if isinstance(value, bool):
+            words.append(option.name if value else option.negated or f"{option.name}=false")
+        elif not option.secret:
+            words += [option.name, shlex.quote(value)]
+    return " ".join((*words, *more))
+
+
+def say(values: Values, text: str, *, event: str = "note") -> None:
+    """A note beside the data, on stderr: a line, or a log line with --json-logs. *text* may come from a server."""
+    tell(clean(text), as_logs=values.json_logs, event=event)
 
 
 def check_slug(flag: str, text: str) -> None:
@@ -62,15 +150,16 @@ def _read(path: Path) -> bytes:
         return file.read(_CONFIG_MAX + 1)
 
 
-def _cookie(where: str) -> str:
+def _cookie(where: str, source: str) -> str:
     """The session from a file; `-` is stdin. A file that others may read is refused."""
     if where == "-":
         return sys.stdin.readline().strip()
-    path = Path(where)
     try:
-        if path.is_file() and path.stat().st_mode & 0o077:
-            raise Usage(f"{where} can be read by others", cause="it holds a secret", hint=f"chmod 600 {where}")
-        return path.read_text("utf-8").strip()
+        with Path(where).open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(mode) and mode & 0o077:
+                raise Usage(f"{where} can be read by others", cause="it holds a secret", hint=f"chmod 600 {where}")
+            return file.read(64 * 1024).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as exc:
         cause = getattr(exc, "strerror", None) or "not UTF-8"
-        raise Usage(f"--session-cookie-file {where} cannot be read", cause=cause) from None
+        raise Usage(f"the session file {where} cannot be read", cause=cause, hint=f"it is named by {source}") from None

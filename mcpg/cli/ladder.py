@@ -8,13 +8,17 @@ shows the newest words within it, and ends with those of the event that ended it
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import threading
 import time
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mcpg.cli.render import clean, painted, took
+from mcpg.cli.alarm import undisturbed
+from mcpg.cli.render import clean, took
+from mcpg.cli.talk import tell
+
+if TYPE_CHECKING:
+    from rich.live import Live as Region
+    from rich.text import Text
 
 Event = dict[str, Any]
 
@@ -22,8 +26,7 @@ FAILING = ("rolling_back", "failed", "cancelled")
 FINAL = ("ready", "deleted", "failed", "cancelled")
 PAUSED = "paused"  # nothing more comes until an operator decides
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_FRAME_S = 0.1
-_ERASE = "\r\x1b[2K"
+_FRAMES_A_SECOND = 10
 
 
 class Ladder(Protocol):
@@ -38,37 +41,51 @@ class Ladder(Protocol):
     def close(self) -> None: ...
 
 
-def ladder(title: str) -> Ladder:
+def ladder(title: str, *, as_logs: bool = False) -> Ladder:
     """The ladder for this stderr; *title* says what the operation does to what, e.g. `create edge-1  acme/prod/us`."""
     moves = sys.stderr.isatty() and (os.environ.get("TERM") or "dumb") != "dumb" and not os.environ.get("CI")
-    return Live(title) if moves else Plain()
+    return Live(title) if moves and not as_logs else Plain(as_logs=as_logs)
+
+
+class Silent:
+    """Shows nothing: for who only waits."""
+
+    def begin(self, operation_id: str) -> None: ...
+
+    def show(self, event: Event) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Plain:
-    """One line per event, written at once: for pipes, CI and dumb terminals. No `\\r`, no colour."""
+    """One line per event, written at once: for pipes, CI, dumb terminals and --json-logs. No `\\r`, no colour."""
+
+    def __init__(self, *, as_logs: bool = False) -> None:
+        self._as_logs = as_logs
 
     def begin(self, operation_id: str) -> None:
         """Nothing: each line names its operation."""
 
     def show(self, event: Event) -> None:
-        words = [event.get("at", ""), event.get("operation_id", ""), event.get("phase", ""), _message(event)]
-        _write(" ".join(clean(word) for word in words if word) + "\n")
+        words = [*(event.get(key, "") for key in ("at", "operation_id", "phase")), _message(event)]
+        facts: dict[str, Any] = {key: event.get(key) for key in ("operation_id", "seq", "phase", "state", "offset_ms")}
+        tell(" ".join(clean(word) for word in words if word), as_logs=self._as_logs, event="transition", **facts)
 
     def note(self, text: str) -> None:
-        _write(f"{clean(text)}\n")
+        tell(clean(text), as_logs=self._as_logs, event="connection")
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 class Live:
-    """Finished phases stay; the running one is redrawn ten times a second by a thread until `close`."""
+    """Finished phases stay as lines; the running one is redrawn below them, by rich's thread, until `close`."""
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._ticker: threading.Thread | None = None
+        self._region: Region | None = None
         self._operation_id = ""
         self._titled = False
         self._phase = ""
@@ -76,99 +93,116 @@ class Live:
         self._since_ms = 0.0  # the server's offset at which the running phase began
         self._last_ms = 0.0  # and at which its last event happened
         self._heard = 0.0  # when that event came, by this machine's monotonic clock
-        self._frame = 0
 
     def begin(self, operation_id: str) -> None:
         self._operation_id = operation_id
-        if self._ticker is None:
-            self._ticker = threading.Thread(target=self._tick, name="ladder", daemon=True)
-            self._ticker.start()
+        if self._region is None:
+            region = _region(self)
+            with undisturbed():
+                self._region = region
+                region.start()
 
     def show(self, event: Event) -> None:
-        phase = str(event.get("phase", ""))
-        offset = float(event.get("offset_ms") or 0.0)
-        with self._lock:
-            if not self._titled:
-                kind = (event.get("data") or {}).get("kind")  # the server knows whether a publish creates or updates
-                title = f"{kind} {self._title.partition(' ')[2]}" if kind else self._title
-                _write(f"operation {clean(self._operation_id)}  {clean(title)}\n")
-                self._titled = True
-            if phase != self._phase:
-                self._leave(phase, offset, event)
-                first = not self._phase  # any later event's words tell how the phase before it ended
-                self._phase, self._detail, self._since_ms = phase, _message(event) if first else "", offset
-            else:
-                self._detail = _message(event) or self._detail
-            self._last_ms, self._heard = offset, time.monotonic()
-            if phase in FINAL:
-                self._end(phase, offset)
-            else:
-                self._draw()
+        with undisturbed():
+            self._show(event)
 
     def note(self, text: str) -> None:
-        with self._lock:
-            _write(f"{_ERASE}  {clean(text)}\n")
-            self._draw()
+        with undisturbed():
+            self._line(f"  {clean(text)}")
 
     def close(self) -> None:
         """Stops the thread and leaves the running phase, if there is one, as a line that no longer moves."""
-        self._stop.set()
-        if self._ticker is not None:
-            self._ticker.join()
-        with self._lock:
-            if self._phase:
-                self._write_line("·", "dim", self._phase, self._now_ms() - self._since_ms, self._detail)
-                self._phase = ""
+        with undisturbed():
+            phase, self._phase = self._phase, ""
+            if phase:
+                self._rung("·", "dim", phase, self._now_ms() - self._since_ms, self._detail)
+            if self._region is not None:
+                self._region.stop()
+                self._region = None
 
-    def _tick(self) -> None:
-        while not self._stop.wait(_FRAME_S):
-            with self._lock:
-                self._frame += 1
-                self._draw()
+    def _show(self, event: Event) -> None:
+        phase = str(event.get("phase", ""))
+        offset = float(event.get("offset_ms") or 0.0)
+        if not self._titled:
+            self._titled = True
+            kind = (event.get("data") or {}).get("kind")  # the server knows whether a publish creates or updates
+            title = f"{kind} {self._title.partition(' ')[2]}" if kind else self._title
+            self._line(f"operation {clean(self._operation_id)}  {clean(title)}")
+        left, words, took_ms = self._phase, self._detail, offset - self._since_ms
+        self._last_ms, self._heard = offset, time.monotonic()
+        if phase == left:
+            self._detail = _message(event) or words
+        else:
+            self._phase = "" if phase in FINAL else phase
+            self._detail = "" if left else _message(event)  # later words tell how the phase before it ended
+            self._since_ms = offset
+            if left:
+                self._leave(left, took_ms, words, event)
+            if phase in FINAL and phase not in FAILING:  # a failure has no last line: the error that follows says it
+                self._rung("✓", "green", phase, offset, self._detail)
+        if self._region is not None:
+            self._region.refresh()
+
+    def __rich__(self) -> Text:
+        """What rich draws: the line of the running phase as it is now; empty before the first event and after the last."""
+        from rich.text import Text
+
+        if not self._phase:
+            return Text(end="")
+        now = time.monotonic()
+        frame = _FRAMES[int(now * _FRAMES_A_SECOND) % len(_FRAMES)]
+        words = _words(self._phase, self._now_ms() - self._since_ms, self._detail)
+        return Text(f"  {frame} {words}", no_wrap=True, overflow="ellipsis", end="")
 
     def _now_ms(self) -> float:
         return self._last_ms + (time.monotonic() - self._heard) * 1000
 
-    def _draw(self) -> None:
-        if self._phase:
-            frame = _FRAMES[self._frame % len(_FRAMES)]
-            text = _line(frame, self._phase, self._now_ms() - self._since_ms, self._detail)
-            width = shutil.get_terminal_size().columns
-            _write(_ERASE + (text if len(text) < width else text[: width - 2] + "…"))
-
-    def _leave(self, following: str, offset: float, event: Event) -> None:
-        """The line of the phase that *following* ends."""
-        if not self._phase:
-            return
-        glyph, colour, detail = "✓", "green", _message(event) or self._detail
-        if self._phase == "rolling_back":
+    def _leave(self, phase: str, ms: float, detail: str, event: Event) -> None:
+        """The line of the phase that *event* ended."""
+        glyph, colour, words = "✓", "green", _message(event) or detail
+        if phase == "rolling_back":
             glyph, colour = "↺", "yellow"
-            detail = ", ".join(clean(str(step)) for step in (event.get("data") or {}).get("undone", ())) or self._detail
-        elif following in FAILING:
+            words = ", ".join(clean(str(step)) for step in (event.get("data") or {}).get("undone", ())) or detail
+        elif event.get("phase") in FAILING:
             glyph, colour = "✗", "red"
-        self._write_line(glyph, colour, self._phase, offset - self._since_ms, detail)
+        self._rung(glyph, colour, phase, ms, words)
 
-    def _end(self, phase: str, offset: float) -> None:
-        """The last line. A failure has none: the error that follows says it."""
-        if phase not in FAILING:
-            self._write_line("✓", "green", phase, offset, self._detail)
-        self._phase = ""
+    def _rung(self, glyph: str, colour: str, phase: str, ms: float, detail: str) -> None:
+        self._line("  ", (glyph, colour), f" {_words(phase, ms, detail)}")
 
-    def _write_line(self, glyph: str, colour: str, phase: str, ms: float, detail: str) -> None:
-        _write(_ERASE + _line(painted(glyph, colour, sys.stderr), phase, ms, detail) + "\n")
+    def _line(self, *parts: str | tuple[str, str]) -> None:
+        """A line that stays, above the running one. It may be longer than the terminal is wide: nothing of it is lost."""
+        from rich.text import Text
+
+        if self._region is not None:
+            self._region.console.print(Text.assemble(*parts), soft_wrap=True)
 
 
-def _line(glyph: str, phase: str, ms: float, detail: str) -> str:
+def _region(live: Live) -> Region:
+    """What rich redraws on stderr. The cursor stays visible: who kills a viewer must not lose it."""
+    from rich.console import Console
+    from rich.live import Live as Region
+
+    class Visible(Console):
+        def show_cursor(self, show: bool = True) -> bool:
+            return False
+
+    return Region(
+        live,
+        console=Visible(stderr=True, highlight=False),
+        refresh_per_second=_FRAMES_A_SECOND,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def _words(phase: str, ms: float, detail: str) -> str:
     elapsed = f"{max(ms, 0.0) / 1000:.1f}s" if ms < 60_000 else took(ms)
-    return f"  {glyph} {clean(phase).replace('_', ' '):<12} {elapsed:>5}  {detail}".rstrip()
+    return f"{clean(phase).replace('_', ' '):<12} {elapsed:>5}  {detail}".rstrip()
 
 
 def _message(event: Event) -> str:
     """An event's words, with the reason when the message does not hold it already."""
     message, reason = clean(event.get("message") or ""), clean(event.get("reason") or "")
     return message if reason in message else f"{message} ({reason})" if message else reason
-
-
-def _write(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()

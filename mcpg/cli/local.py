@@ -8,23 +8,23 @@ hand over to mcpg/server.py, which returns when it has stopped. quickstart adds 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcpg.cli import ports, render, resolve
+from mcpg.cli import contexts, ports, render, resolve
+from mcpg.cli.browser import can_open, open_page
 from mcpg.cli.parse import Line
+from mcpg.cli.resolve import Values
 from mcpg.cli.running import look
-from mcpg.errors import Usage
+from mcpg.errors import McpgError, Usage
 from mcpg.settings import Server
 
 if TYPE_CHECKING:
     from mcpg.server import Started
 
-_NEXT = (
-    "mcpg-ctl provision create --org default --workspace default --env default --name edge-1",
-    "mcpg-ctl status",
-)
+_PLACE = {"org": "default", "workspace": "default", "env": "default"}
 
 
 def serve(line: Line) -> int:
@@ -45,7 +45,7 @@ def quickstart(line: Line) -> int:
     local = look(settings.state_dir)
     if local.state == "running":
         facts = {**local.record, **local.meta, "state": "already running", "state_dir": str(settings.state_dir)}
-        _show(facts, values.output, browser=not values.no_browser)
+        _show(facts, values)
         return 0
     _check_ports("quickstart", line, settings)
     from mcpg.server import run
@@ -69,7 +69,7 @@ def quickstart(line: Line) -> int:
             "gateway": started.gateway,
             "bind": settings.bind_http,
         }
-        _show(facts, values.output, browser=not values.no_browser)
+        _show(facts, values)
 
     return run(settings, on_ready=ready)
 
@@ -92,20 +92,44 @@ def _check_ports(verb: str, line: Line, settings: Server) -> None:
     ports.check_free(command, "--bind-grpc", ports.bind_of("--bind-grpc", settings.bind_grpc))
 
 
-def _show(facts: dict[str, Any], output: str, *, browser: bool) -> None:
+def _show(facts: dict[str, Any], values: Values) -> None:
     """The banner on stdout (the logs are on stderr), and the browser."""
+    facts = facts | _remembered(values.state_dir, str(facts["http_url"]).rstrip("/"))
     url = f"{str(facts.get('external_url') or facts['http_url']).rstrip('/')}/"
-    opened = browser and _can_open()
-    fields = ("state", "pid", "version", "http_url", "grpc_url", "external_url", "state_dir", "db_path", "auth_mode")
+    opened = not values.no_browser and can_open()
+    fields = (
+        *("state", "pid", "version", "http_url", "grpc_url", "external_url", "state_dir", "db_path", "auth_mode"),
+        "context",
+    )
     data = {field: _plain(facts.get(field)) for field in fields}
-    render.emit(output, data, table=lambda: banner(facts, url, opened=opened), names=[url])
+    here = f" --state-dir {shlex.quote(str(values.state_dir))}" if values.source("state_dir") == "--state-dir" else ""
+    render.emit(values.output, data, table=lambda: banner(facts, url, opened=opened, here=here), names=[url])
     sys.stdout.flush()
     if opened:
-        _open(url)
+        open_page(url)
 
 
-def banner(facts: dict[str, Any], url: str, *, opened: bool) -> list[str]:
-    """Where everything is, what is kept, who may connect, and what to do next."""
+def _remembered(state_dir: Path, url: str) -> dict[str, Any]:
+    """
+    The context for *url*: `context` its name, "" for none, `target` what a command needs to reach this server, and
+    `trouble` why nothing could be stored, which is no reason not to run.
+    """
+    try:
+        contexts.remember_local(state_dir, url)
+        found = contexts.read(state_dir)
+        for name in sorted(found.stored, key=lambda name: name != found.current):
+            values = found.named(name).values
+            if values.get("cp_url") == url and _PLACE.items() <= values.items():
+                return {"context": name, "target": "" if name == found.current else f" --context {name}"}
+        trouble = ""
+    except McpgError as exc:
+        trouble = f"{exc.what}: {exc.cause}"
+    place = "".join(f" --{field} {slug}" for field, slug in _PLACE.items())
+    return {"context": "", "target": f" --cp-url {url}{place}", "trouble": trouble}
+
+
+def banner(facts: dict[str, Any], url: str, *, opened: bool, here: str) -> list[str]:
+    """Where everything is, what is kept, who may connect, and what to do next; *here* says which state directory."""
     home = str(Path.home()) if os.environ.get("HOME") else ""
     database = str(facts.get("db_path") or facts["state_dir"])
     if home and database.startswith(f"{home}/"):
@@ -119,12 +143,18 @@ def banner(facts: dict[str, Any], url: str, *, opened: bool) -> list[str]:
         ("Auth", _auth(str(facts.get("auth_mode", "")), str(facts.get("bind", "")))),
     ]
     rows += [("Gateways", f"{facts['provisioner']}: {facts['gateway']}")] if facts.get("gateway") else []
+    if facts["context"]:
+        rows.append(
+            ("Context", facts["context"], "commands come here" if not facts["target"] else "not the current one")
+        )
     title = f"mcpg control plane {facts.get('version', '')}"
     return [
         f"{title}, already running, pid {facts.get('pid')}" if already else title,
         *render.columns(rows, indent=2),
+        *([f"  Context   none: {render.clean(facts['trouble'])}"] if facts.get("trouble") else []),
         "Next:" if already else "Next, in another terminal:",
-        *(f"  {command}" for command in _NEXT),
+        f"  mcpg-ctl provision create{facts['target']} --name edge-1{here}",
+        f"  mcpg-ctl status{here}",
         f"Stop it: kill {facts.get('pid')}" if already else "Ctrl-C stops it; its gateways run on.",
     ]
 
@@ -141,16 +171,3 @@ def _auth(mode: str, bind: str) -> str:
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
-
-
-def _can_open() -> bool:
-    """Whether a window can be shown: otherwise webbrowser would take over the terminal with a text browser."""
-    has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    return sys.platform == "darwin" or has_display
-
-
-def _open(url: str) -> None:
-    import threading
-    import webbrowser
-
-    threading.Thread(target=webbrowser.open, args=(url,), name="browser", daemon=True).start()

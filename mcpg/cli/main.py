@@ -17,6 +17,10 @@ from mcpg.cli.topics import TOPICS
 
 def main() -> int:
     """`mcpg-ctl`. Returns the exit code; see `mcpg-ctl help exit-codes`."""
+    if sys.argv[1:2] == ["__complete"]:
+        from mcpg.cli import completion
+
+        return completion.answer(sys.argv[2:])
     return _guarded(sys.argv[1:], lambda argv: _run(parse(PROG, argv, COMMANDS), COMMANDS))
 
 
@@ -48,11 +52,11 @@ def _guarded(argv: list[str], run: "Callable[[list[str]], int]") -> int:
             sys.stderr.write("\n")
         return 130
     except Exception as exc:  # noqa: BLE001  the one place where an error ends; MCPG_DEBUG=1 shows the traceback
-        from mcpg.cli.failure import show, wants_json
+        from mcpg.cli.failure import manner, show
 
         if isinstance(exc, OSError):
             _drop_stdout()
-        return show(exc, as_json=wants_json(argv))
+        return show(exc, manner(argv))
     return code
 
 

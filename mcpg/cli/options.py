@@ -80,6 +80,13 @@ SERVER = (
         default=20,
     ),
     Option(
+        "--size-classes",
+        "what one replica of each size takes of its cluster; accounted, not enforced by the local provisioner",
+        metavar="CLASSES",
+        env=_cp("SIZE_CLASSES"),
+        default="s=250m/256Mi,m=500m/512Mi,l=1000m/1Gi,xl=2000m/2Gi",
+    ),
+    Option(
         "--apply-timeout-s",
         "seconds for starting a gateway's processes",
         kind="number",
@@ -118,6 +125,7 @@ AGENT = (
         "enrolment URL; needed for the first run only",
         metavar="URL",
         env=("MCPG_ENROLLMENT_URL",),
+        secret=True,
     ),
     Option(
         "--cp-grpc",
@@ -133,6 +141,37 @@ AGENT = (
         env=("MCPG_INSTANCE_UID",),
     ),
     Option("--config", "local gateway config, used until a push", metavar="FILE", env=("MCPG_CONFIG",)),
+    Option(
+        "--exec",
+        "gateway program (`mcpg`, or its path) to run and supervise as the data plane; empty: ours",
+        metavar="PROGRAM",
+        env=("MCPG_GATEWAY_EXEC",),
+    ),
+    Option(
+        "--drain-timeout-s",
+        "seconds from SIGTERM for running calls to finish",
+        kind="number",
+        metavar="SECONDS",
+        env=("MCPG_DRAIN_TIMEOUT_S",),
+        default=10.0,
+    ),
+)
+ENROLMENT_FILE = Option(
+    "--enrollment-url-file",
+    "file with the enrolment URL, - for stdin; keeps it out of the process list",
+    kind="path",
+    metavar="PATH",
+)
+
+LOGIN = (
+    Option("--issuer", "OpenID issuer to sign in at", metavar="URL", env=("MCPG_FED_ISSUER",)),
+    Option(
+        "--client-id",
+        "name this programme is registered under at the issuer",
+        metavar="ID",
+        env=("MCPG_FED_CLIENT_ID",),
+        default="mcpg-ctl",
+    ),
 )
 
 OUTPUT = Option(
@@ -143,7 +182,15 @@ OUTPUT = Option(
     choices=("table", "wide", "name", "json", "yaml", "jsonl"),
     short="-o",
 )
+CONTEXT = Option(
+    "--context",
+    "stored context: the default of the options that are not given; none: without",
+    metavar="NAME",
+    env=("MCPG_CONTEXT",),
+    names="context",
+)
 CONNECTION = (
+    CONTEXT,
     Option(
         "--cp-url", "URL of the control plane", metavar="URL", env=("MCPG_CP_URL",), default="http://127.0.0.1:7843"
     ),
@@ -152,24 +199,31 @@ CONNECTION = (
         "file with the session, - for stdin; keeps it out of the process list",
         kind="path",
         metavar="PATH",
+        env=("MCPG_SESSION_COOKIE_FILE",),
     ),
-    Option("--session-cookie", "session, sent as cookie mcpg_sid", metavar="VALUE", env=("MCPG_SESSION_COOKIE",)),
+    Option(
+        "--session-cookie",
+        "session, sent as cookie mcpg_sid",
+        metavar="VALUE",
+        env=("MCPG_SESSION_COOKIE",),
+        secret=True,
+    ),
 )
-ORG = Option("--org", "organisation slug", metavar="SLUG", env=("MCPG_ORG",))
+ORG = Option("--org", "organisation slug", metavar="SLUG", env=("MCPG_ORG",), names="org")
 PLACE = (
     ORG,
-    Option("--workspace", "workspace slug", metavar="SLUG", env=("MCPG_WORKSPACE",)),
-    Option("--env", "environment slug", metavar="SLUG", env=("MCPG_ENV",)),
+    Option("--workspace", "workspace slug", metavar="SLUG", env=("MCPG_WORKSPACE",), names="workspace"),
+    Option("--env", "environment slug", metavar="SLUG", env=("MCPG_ENV",), names="environment"),
 )
 CLIENT = (OUTPUT, *CONNECTION, *GLOBAL)
-WAITING = (
-    Option(
-        "--wait",
-        "follow the operation to its end; --no-wait returns when it is accepted",
-        kind="flag",
-        default=True,
-        negated="--no-wait",
-    ),
+TREES = {
+    "client": (*PLACE, *CONNECTION, OUTPUT, *GLOBAL),
+    "server": (*SERVER, *GLOBAL),
+    "agent": (*AGENT, *GLOBAL),
+    "login": (*LOGIN, *GLOBAL),
+}
+"""The settings trees of mcpg/settings.py."""
+VIEWING = (
     Option(
         "--timeout",
         "stop waiting after this time, exit 124; the operation goes on",
@@ -179,10 +233,22 @@ WAITING = (
         low=0.001,
         high=86_400,
     ),
+)
+WAITING = (
+    Option(
+        "--wait",
+        "follow the operation to its end; --no-wait returns when it is accepted",
+        kind="flag",
+        default=True,
+        negated="--no-wait",
+    ),
+    *VIEWING,
     Option(
         "--idempotency-key",
         "two requests with one key are one operation; default: new in each run",
         metavar="KEY",
     ),
 )
+YES = Option("--yes", "do not ask; a protected context wants --confirm", kind="flag", default=False, short="-y")
+CONFIRM = Option("--confirm", "name of what is destroyed, in place of typing it when asked", metavar="NAME")
 NO_BROWSER = Option("--no-browser", "print the URL only", kind="flag", default=False)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 YES = ("1", "true", "t", "yes", "y", "on")
 NO = ("0", "false", "f", "no", "n", "off")
+_OTHERS = 3  # how many other commands an error names
 
 
 class Line:
@@ -54,7 +55,7 @@ def parse(prog: str, argv: list[str], commands: "tuple[Command, ...]") -> Line:
     """The line that *argv* says. Never raises: see `Line.wrong`."""
     line = Line(prog)
     spelled = {text: option for command in commands for option in command.options for text in option.spellings}
-    typed: list[tuple[str, Option]] = []
+    typed: list[tuple[str, Option, str | None]] = []
     unknown: list[str] = []
     words: list[str] = []
     at = 0
@@ -79,26 +80,31 @@ def parse(prog: str, argv: list[str], commands: "tuple[Command, ...]") -> Line:
             if option.kind != "flag" and value is None and at < len(argv) and not _is_option(argv[at], spelled):
                 value = argv[at]
                 at += 1
-            typed.append((name, option))
-            _take(line, option, name, value)
+            typed.append((name, option, value))
     if words[:1] == ["help"]:
         line.help = True
         del words[0]
     line.command = next((each for each in commands if _names(each, words)), None)
     line.words = line.command.words if line.command else tuple(words)
+    own = {text: option for option in line.command.options for text in option.spellings} if line.command else {}
+    for name, option, value in typed:
+        _take(line, own.get(name, option), name, value)
     if line.command:
         _place(line, line.command, words[len(line.words) :])
-    _check(line, commands, typed, unknown)
+    _check(line, commands, [name for name, _, _ in typed], unknown)
     return line
 
 
 def _names(command: "Command", words: list[str]) -> bool:
     """Whether *words* begin with the command's own and leave no more than its positional options."""
     count = len(command.words)
-    return tuple(words[:count]) == command.words and len(words) - count <= len(command.positional)
+    return tuple(words[:count]) == command.words and (command.many or len(words) - count <= len(command.positional))
 
 
 def _place(line: Line, command: "Command", words: list[str]) -> None:
+    if command.many and words:
+        last = len(command.positional) - 1
+        words = [*words[:last], ",".join(words[last:])]
     for field, word in zip(command.positional, words, strict=False):
         option = command.option(field)
         if line.flags.get(field, word) != word:
@@ -131,7 +137,7 @@ def _take(line: Line, option: "Option", name: str, value: str | None) -> None:
         line.flags[option.field] = value
 
 
-def _check(line: Line, commands: "tuple[Command, ...]", typed: "list[tuple[str, Option]]", unknown: list[str]) -> None:
+def _check(line: Line, commands: "tuple[Command, ...]", typed: list[str], unknown: list[str]) -> None:
     """Notes the first mistake: an option nobody knows (its value then looks like a word), the words, the options."""
     command = line.command or next((each for each in commands if line.words[: len(each.words)] == each.words), None)
     here = " ".join((line.prog, *(command.words if command else ())))
@@ -141,10 +147,12 @@ def _check(line: Line, commands: "tuple[Command, ...]", typed: "list[tuple[str, 
         line.mistake(f'{here} has no option "{name}"', hint=f"did you mean: {meant}" if meant else f"{here} --help")
     if line.words and line.command is None and not line.help:
         no_command(line, commands)
-    for name, _ in typed:
+    for name in typed:
         if command and name not in own:
             others = [" ".join(each.words) for each in commands if any(name in o.spellings for o in each.options)]
-            line.mistake(f'{here} has no option "{name}"', f"it belongs to: {', '.join(others)}", f"{here} --help")
+            more = f" and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
+            cause = f"it belongs to: {', '.join(others[:_OTHERS])}{more}"
+            line.mistake(f'{here} has no option "{name}"', cause, f"{here} --help")
 
 
 def no_command(line: Line, commands: "tuple[Command, ...]") -> None:

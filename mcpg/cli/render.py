@@ -26,6 +26,13 @@ def clean(text: object) -> str:
     return str(text).translate(_UNSAFE).strip()
 
 
+def without_login(url: str) -> str:
+    """*url* without the name and password that it may hold: `https://user:secret@host` is a URL too."""
+    scheme, sep, rest = url.rpartition("://")
+    host, slash, tail = rest.partition("/")
+    return f"{scheme}{sep}{host.rpartition('@')[2]}{slash}{tail}"
+
+
 def has_colour(stream: TextIO) -> bool:
     """NO_COLOR wins over FORCE_COLOR, as in Python; otherwise colour is for terminals that are not dumb."""
     if os.environ.get("NO_COLOR"):

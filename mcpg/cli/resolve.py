@@ -1,5 +1,5 @@
 """
-From what was typed to values: flag > environment > default. An empty environment variable counts as not set.
+From what was typed to values: flag > environment > context > default. An empty environment variable counts as not set.
 
 `values` serves client commands from the static table alone, since pydantic-settings would cost them 17 times the start
 of Python; `tree` serves the commands that start something, with the real settings classes. tests/cli/test_resolve.py
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic import ValidationError
 
+    from mcpg.cli.contexts import Context
     from mcpg.cli.table import Command, Option
     from mcpg.settings import Agent, Server
 
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 
 class Values:
-    """The resolved options of one command, as attributes by field name."""
+    """The resolved options of one command, as attributes by field name. `stored` is the context in force, if any."""
 
-    def __init__(self, found: dict[str, Any], sources: dict[str, str]) -> None:
+    def __init__(self, found: dict[str, Any], sources: dict[str, str], stored: Context | None = None) -> None:
         self._found = found
         self._sources = sources
+        self.stored = stored
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -40,24 +42,68 @@ class Values:
             raise AttributeError(name) from None
 
     def source(self, field: str) -> str:
-        """Where a value came from: `--cp-url`, `MCPG_CP_URL` or `default`."""
+        """Where a value came from: `--cp-url`, `MCPG_CP_URL`, `context prod` or `default`."""
         return self._sources[field]
+
+    def rank(self, field: str) -> int:
+        """How near to the person it was said: 0 a flag, 1 the environment, 2 a context, 3 nowhere."""
+        source = self._sources[field]
+        if source == "default" or source.startswith("context "):
+            return 3 if source == "default" else 2
+        return 0 if source.startswith("--") else 1
 
 
 def values(line: Line, environ: Mapping[str, str] | None = None) -> Values:
-    """Every option of the line's command. Raises Usage for a wrong value or a missing required one."""
+    """
+    Every option of the line's command. Raises Usage for a wrong value, a missing required one, or a context that is
+    not stored, StateDirUnusable when the contexts cannot be read.
+    """
     command = command_of(line)
     environ = os.environ if environ is None else environ
+    stored = context_of(line, environ)
     found: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for option in command.options:
-        raw, source = _given(option, line, environ)
-        sources[option.field] = source
-        found[option.field] = _default(option) if source == "default" else _coerced(option, raw, source)
+        found[option.field], sources[option.field] = one(option, line, environ, stored)
     missing = [option for option in command.options if option.field in command.required and not found[option.field]]
     if missing:
-        raise _missing(line, command, missing)
-    return Values(found, sources)
+        raise _missing(line, command, missing, stored)
+    return Values(found, sources, stored)
+
+
+def one(option: Option, line: Line, environ: Mapping[str, str], stored: Context | None) -> tuple[Any, str]:
+    """The value of one option and where it came from. Raises Usage for one that cannot be."""
+    raw, source = given(option, line, environ, stored)
+    return (_default(option) if source == "default" else _coerced(option, raw, source)), source
+
+
+def client_line(line: Line) -> Line:
+    """What was typed, as the line of a command that takes every client option and requires none."""
+    from mcpg.cli.contexts import NONE
+    from mcpg.cli.options import CLIENT, PLACE
+    from mcpg.cli.table import Command
+
+    asking = Line(line.prog)
+    asking.command = Command("", "", "", options=(*PLACE, *CLIENT))
+    fields = {option.field for option in asking.command.options}
+    asking.flags = {field: value for field, value in line.flags.items() if field in fields}
+    if line.command and all(option.field != "context" for option in line.command.options):
+        asking.flags["context"] = NONE  # it takes nothing from a context
+    return asking
+
+
+def context_of(line: Line, environ: Mapping[str, str]) -> Context | None:
+    """The context in force for a command that takes one."""
+    options = {option.field: option for option in command_of(line).options}
+    if "context" not in options:
+        return None
+    from mcpg.cli import contexts
+
+    state_dir, _ = one(options["state_dir"], line, environ, None)
+    name, source = given(options["context"], line, environ, None)
+    if source != "default" and name == contexts.NONE:
+        return None  # without looking: it is the way round a file that cannot be read
+    return contexts.read(state_dir).in_force(None if source == "default" else str(name), source)
 
 
 def command_of(line: Line) -> Command:
@@ -66,11 +112,21 @@ def command_of(line: Line) -> Command:
     return line.command
 
 
-def _given(option: Option, line: Line, environ: Mapping[str, str]) -> tuple[str | bool, str]:
+def given(option: Option, line: Line, environ: Mapping[str, str], stored: Context | None) -> tuple[str | bool, str]:
+    """What was said, as it was said, and where."""
     if option.field in line.flags:
         return line.flags[option.field], option.name
     name = next((name for name in option.env if environ.get(name)), "")
-    return (environ[name], name) if name else ("", "default")
+    if name:
+        return environ[name], name
+    if stored is not None:
+        if option.field == "context":
+            return stored.name, f"context {stored.name}"
+        cp_url = line.flags.get("cp_url", environ.get("MCPG_CP_URL") or None)
+        layer = stored.layer(None if cp_url is None else str(cp_url))
+        if option.field in layer:
+            return layer[option.field], f"context {stored.name}"
+    return "", "default"
 
 
 def _default(option: Option) -> Any:
@@ -133,27 +189,34 @@ def _number(option: Option, raw: str, source: str) -> int | float:
         raise wrong(option, raw, source, "it is not a number") from None
     low, high = option.low, option.high
     if (low is not None and not low <= number) or (high is not None and not number <= high):
-        raise wrong(option, raw, source, f"it is not in {low:g} to {high:g}")
+        raise wrong(option, raw, source, f"it is not in {low:.16g} to {high:.16g}")
     return number
 
 
 def wrong(option: Option, raw: str, source: str, why: str) -> Usage:
     """The error for a value that cannot be: where it came from, why not, and what would do."""
     shown = f"{source} {raw}" if source.startswith("--") else f"{source}={raw}"
+    if source.startswith("context "):
+        shown = f"{option.field} {raw} of {source}"
     meant = close(raw, list(option.choices)) if option.choices else ""
     hint = f"did you mean: {option.name} {meant}" if meant else option.shown()
     return Usage(f"{shown} cannot be used", cause=why, hint=hint, option=option.name)
 
 
-def _missing(line: Line, command: Command, missing: list[Option]) -> Usage:
+def _missing(line: Line, command: Command, missing: list[Option], stored: Context | None) -> Usage:
     names = [option.name for option in missing]
     needs = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    ways = [" or ".join((option.name, *option.env[:1])) for option in missing]
-    flags = " ".join(f"{option.name} {option.metavar}" for option in missing)
+    ways = "; ".join(" or ".join((option.name, *option.env[:1])) for option in missing)
+    if any(option.field in ("org", "workspace", "env") for option in missing):
+        ways += f"; context {stored.name} has none" if stored else "; no context is in use"
+    flags = " ".join(
+        option.metavar if option.field in command.positional else f"{option.name} {option.metavar}"
+        for option in missing
+    )
     name = " ".join(command.words)
     return Usage(
         f"{name} needs {needs}",
-        cause=f"not set: {'; '.join(ways)}",
+        cause=f"not set: {ways}",
         hint=f"{line.prog} {name} {flags} …",
         missing=names,
     )
@@ -182,6 +245,6 @@ def _refused(exc: ValidationError, line: Line) -> Usage:
     place = str(error["loc"][0])
     options = command_of(line).options
     option = next(option for option in options if place in (option.field, *option.env))
-    raw, source = _given(option, line, os.environ)
+    raw, source = given(option, line, os.environ, None)
     why = f"it is not one of {', '.join(option.choices)}" if option.choices else str(error["msg"])
     return wrong(option, str(raw), source, why[:1].lower() + why[1:])

@@ -5,7 +5,8 @@ class Option:
     """
     One option. `kind` is text, path, flag, int, number or choice; `negated` is its `--no-x` form, "" for none.
 
-    `env` are the environment names, the documented one first. `low` and `high` are inclusive.
+    `env` are the environment names, the documented one first. `low` and `high` are inclusive. `names` says which live
+    names complete it (`cluster`, `org`; see mcpg/cli/completion.py). A `secret` is never printed.
     """
 
     __slots__ = (
@@ -19,7 +20,9 @@ class Option:
         "low",
         "metavar",
         "name",
+        "names",
         "negated",
+        "secret",
         "short",
     )
 
@@ -37,6 +40,8 @@ class Option:
         high: "float | None" = None,
         short: str = "",
         negated: str = "",
+        names: str = "",
+        secret: bool = False,
     ) -> None:
         self.name = name
         self.field = name[2:].replace("-", "_")
@@ -50,6 +55,8 @@ class Option:
         self.high = high
         self.short = short
         self.negated = negated
+        self.names = names
+        self.secret = secret
 
     def shown(self) -> str:
         """How to give it and what it is, for a hint: `--org SLUG or MCPG_ORG: organisation slug`."""
@@ -66,10 +73,12 @@ class Command:
     One command. `run` is `module:function`, called with the parsed line and returning the exit code.
 
     `required` are fields that must come from somewhere. `positional` are fields that may be given without their flag,
-    in this order: `operation show op-7f2e` is `operation show --id op-7f2e`.
+    in this order: `operation show op-7f2e` is `operation show --id op-7f2e`; with `many` the last
+    takes all that follow, joined with commas. `shape` names what `-o json` prints, as in docs/cli-schema.json: `Cluster`,
+    `Cluster[]` for a list, "" for a command without data.
     """
 
-    __slots__ = ("about", "examples", "options", "positional", "required", "run", "summary", "words")
+    __slots__ = ("about", "examples", "many", "options", "positional", "required", "run", "shape", "summary", "words")
 
     def __init__(
         self,
@@ -82,6 +91,8 @@ class Command:
         options: tuple[Option, ...] = (),
         required: tuple[str, ...] = (),
         positional: tuple[str, ...] = (),
+        shape: str = "",
+        many: bool = False,
     ) -> None:
         self.words = tuple(words.split())
         self.run = run
@@ -91,6 +102,8 @@ class Command:
         self.options = options
         self.required = required
         self.positional = positional
+        self.shape = shape
+        self.many = many
 
     def option(self, field: str) -> Option:
         return next(option for option in self.options if option.field == field)

@@ -63,7 +63,7 @@ async def running_on(engine: Core, scope: Scope, holder: Row, digest: str) -> Op
     raise Busy(
         f"{holder['name']} is busy: operation {row['id']} ({row['kind']}) is {row['state']}",
         cause="one operation at a time runs on a gateway",
-        hint=f"try again when it is over; mcpg-ctl provision history --org {scope.org} --limit 1 --verbose shows it",
+        hint=f"wait for it: mcpg-ctl operation attach {row['id']}      then try again",
         operation_id=row["id"],
     )
 

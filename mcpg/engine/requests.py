@@ -213,7 +213,7 @@ async def delete(engine: Core, scope: Scope, instance_uid: str, *, actor: str, k
         raise NotFound(
             f"no instance {instance_uid} in {scope}",
             cause="it was deleted" if gone else "",
-            hint=f"mcpg-ctl provision history --org {scope.org} -o wide shows the uids",
+            hint=f"mcpg-ctl instance list --org {scope.org} -o wide shows the uids",
         )
     if not row["managed"]:
         raise Refused(

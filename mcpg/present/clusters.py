@@ -63,11 +63,11 @@ def _amount(total: int | None, taken: int, waiting: int, more: int) -> Amount:
 
 
 def _sum(amounts: Sequence[Amount]) -> Amount:
-    """Of several clusters; without a limit as soon as one has none."""
-    limited = all(a.total is not None for a in amounts)
+    """Of those clusters that have a limit; what runs where there is none would make the rest look fuller than it is."""
+    limited = [a for a in amounts if a.total is not None]
     return Amount(
-        total=sum(a.total or 0 for a in amounts) if limited else None, used=sum(a.used for a in amounts),
-        reserved=sum(a.reserved for a in amounts), free=sum(a.free or 0 for a in amounts) if limited else None,
+        total=sum(a.total or 0 for a in limited) if limited else None, used=sum(a.used for a in limited),
+        reserved=sum(a.reserved for a in limited), free=sum(a.free or 0 for a in limited) if limited else None,
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ async def operation(db: Database, org_slug: str, operation_id: str) -> Row:
     row = await find_operation(db, operation_id)
     if row is None or row["org"] != org_slug:
         raise NotFound(
-            f"no operation {operation_id} in org {org_slug}", hint=f"mcpg-ctl provision history --org {org_slug}"
+            f"no operation {operation_id} in org {org_slug}", hint=f"mcpg-ctl operation list --org {org_slug}"
         )
     return row
 

@@ -67,6 +67,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             "COLUMNS",
             "DISPLAY",
             "WAYLAND_DISPLAY",
+            "BROWSER",
         ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -41,6 +41,13 @@ def test_the_ladder_goes_to_stderr_and_the_result_to_stdout(
     assert ran.out == snapshot(name="result")
 
 
+def test_with_json_logs_each_rung_is_an_object(acme: Ctl, happy: Fake) -> None:
+    said = [json.loads(line) for line in acme(*CREATE, "--json-logs").err.splitlines()]
+    rungs = [(each["event"], each["operation_id"], each["seq"], each["phase"]) for each in said]
+    phases = ("allocating", "applying", "ready")
+    assert rungs == [("transition", OPERATION, seq, phase) for seq, phase in enumerate(phases, 1)]
+
+
 @pytest.mark.parametrize("output", ["table", "wide", "name", "json", "yaml", "jsonl"])
 def test_result_in_every_output(acme: Ctl, happy: Fake, snapshot: SnapshotAssertion, output: str) -> None:
     ran = acme(*CREATE, "-o", output)
@@ -198,13 +205,16 @@ def test_a_paused_operation_is_still_pending(acme: Ctl, fake: Fake, snapshot: Sn
 def test_a_cancelled_operation_is_a_failure(acme: Ctl, fake: Fake) -> None:
     fake.says("POST", GATEWAYS, stream(step(1, "allocating"), step(2, "cancelled", reason="by ada")))
     ran = acme(*CREATE)
-    assert (ran.code, ran.err.splitlines()[-3:-1]) == (1, ["error: edge-1 was not created: cancelled", "cause: by ada"])
+    assert (ran.code, ran.err.splitlines()[-3:-1]) == (
+        1,
+        ["error: edge-1 was not created: somebody cancelled it", "cause: by ada"],
+    )
 
 
 REFUSALS = [
     (errors.BadSpec("replicas is out of range"), 2),
     (errors.NotFound("there is no org acme"), 3),
-    (errors.NotSignedIn("sign in first", cause="the session has ended"), 4),
+    (errors.NotSignedIn("sign in first", cause="the session has ended", hint="mcpg-ctl login --issuer URL"), 4),
     (errors.Forbidden("not allowed"), 4),
     (errors.NameTaken("edge-1 is taken", cause="by acme/dev/us", hint="--name edge-2", holder="x"), 5),
     (errors.NoCapacity("no cluster can take edge-1", cause="local: full"), 7),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from mcpg.cli import failure
+from mcpg.cli.talk import tell
 from mcpg.errors import MAPPING, McpgError
 
 from .fake import Answer, Ctl, Fake, data, operation, refusal
@@ -123,7 +127,57 @@ def test_an_error_as_lines_and_as_json(acme: Ctl, fake: Fake, snapshot: Snapshot
 )
 def test_when_an_error_is_json(monkeypatch: pytest.MonkeyPatch, argv: list[str], environ: str, expected: bool) -> None:
     monkeypatch.setenv("MCPG_OUTPUT", environ)
-    assert failure.wants_json(["status", *argv]) == expected
+    assert failure.manner(["status", *argv]).as_json == expected
+
+
+def test_what_a_context_says_of_output_holds_for_errors_too(ctl: Ctl, tmp_path: Path) -> None:
+    ctl("context", "add", "prod", "--stored-output", "json", "--use")
+    assert ctl(*HISTORY, "--limit", "0").error["code"] == "invalid_argument"
+    assert ctl(*HISTORY, "--limit", "0", "--context", "none").err.startswith("error:")
+    assert ctl(*HISTORY, "--limit", "0", "-o", "table").err.startswith("error:")
+    assert ctl("version", "--limit", "0").err.startswith("error:"), "it takes nothing from a context"
+    (tmp_path / "state/contexts.json").write_text("{")
+    assert ctl(*HISTORY).err.startswith("error:")
+    assert ctl(*HISTORY, "-o", "json").error["code"] == "state_dir_unusable"
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_with_json_logs_an_error_is_a_log_line_that_holds_the_object(acme: Ctl, fake: Fake, output: str) -> None:
+    fake.says("GET", OPERATIONS, refusal(McpgError("what", cause="why", hint="mcpg-ctl help", allowed=["undrain"])))
+    ran = acme(*HISTORY, "--json-logs", "-o", output)
+    (line,) = ran.err.splitlines()
+    said = json.loads(line)
+    at = datetime.fromisoformat(said.pop("at"))
+    assert (ran.code, ran.out, at.utcoffset()) == (1, "", timedelta())
+    assert said == {
+        "level": "error",
+        "event": "error",
+        "message": "what",
+        "error": {
+            "code": "error",
+            "message": "what",
+            "cause": "why",
+            "hint": "mcpg-ctl help",
+            "request_id": "req-1",
+            "details": {"allowed": ["undrain"]},
+        },
+    }
+
+
+def test_json_logs_from_the_environment_and_with_a_traceback(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCPG_JSON_LOGS", "1")
+    monkeypatch.setenv("MCPG_DEBUG", "1")
+    (line,) = ctl("no", "such").err.splitlines()
+    assert json.loads(line)["traceback"].startswith("Traceback")
+
+
+def test_a_note_is_a_line_or_a_log_line(capsys: pytest.CaptureFixture[str]) -> None:
+    tell("resumed", as_logs=False, event="resumed")
+    tell("resumed", as_logs=True, event="resumed", level="warning", after=3)
+    text, log = capsys.readouterr().err.splitlines()
+    said = json.loads(log)
+    assert (text, list(said)) == ("resumed", ["at", "level", "event", "message", "after"])
+    assert (said["level"], said["event"], said["message"], said["after"]) == ("warning", "resumed", "resumed", 3)
 
 
 def test_a_bug_is_one_line_and_its_traceback_is_for_who_asks(

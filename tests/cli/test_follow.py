@@ -61,7 +61,8 @@ class Case:
         self.api = Api(fake.url)
         self.seen = Seen()
         self.pauses: list[float] = []
-        self.following = Following(self.api, "acme", self.seen, pause=self.pauses.append)
+        where = ("v1", "orgs", "acme", "operations")
+        self.following = Following(self.api, where, self.seen, pause=self.pauses.append)
 
     def first(self) -> AbstractContextManager[Stream]:
         segments = GATEWAYS.strip("/").split("/")
@@ -155,12 +156,22 @@ def test_a_stream_that_cannot_be_resumed_is_replaced_by_asking(case: Case, broke
     running = operation(running=True, history=[transition], final_phase="applying")
     case.fake.says("POST", GATEWAYS, stream(HAPPY[0], then="cut"))
     case.fake.says("GET", EVENTS, broken)
-    case.fake.says("GET", SHOWN, SILENT, data(running), data(operation(error="")))
+    case.fake.says("GET", SHOWN, data(running), data(operation(error="")))
     final = case.run()
     expected = ("ready", UID, [(1, "allocating"), (2, "applying")])
     assert (final["phase"], final["instance_uid"], case.seen.phases) == expected
-    assert case.pauses == [0.1, 0.4, 1.0, 2.0, 4.0, 1.0, 1.0]
+    assert case.pauses == [0.1, 0.4, 1.0, 2.0, 4.0, 1.0]
     assert case.seen.notes[-1] == "the stream cannot be resumed, asking once a second"
+
+
+def test_after_a_silence_the_stream_is_tried_again(case: Case) -> None:
+    """A control plane that was restarted answers again: a stream shows each event as it happens, polling does not."""
+    case.fake.says("POST", GATEWAYS, stream(HAPPY[0], then="cut"))
+    case.fake.says("GET", EVENTS, *([SILENT] * 5), stream(*HAPPY))
+    case.fake.says("GET", SHOWN, SILENT, SILENT, data(operation(running=True, history=[], final_phase="applying")))
+    final = case.run()
+    assert (final["phase"], case.seen.phases, case.pauses) == ("ready", ALL, [0.1, 0.4, 1.0, 2.0, 4.0, 2.0, 4.0])
+    assert case.seen.notes[-1].startswith("no control plane answers")
 
 
 def test_a_pause_that_was_cut_off_and_ended_is_not_the_end(case: Case) -> None:
@@ -185,7 +196,8 @@ def test_a_control_plane_that_is_gone_for_good_is_given_up(case: Case) -> None:
     with pytest.raises(errors.Unreachable, match=f"lost sight of operation {OPERATION} after event 1") as caught:
         case.run()
     assert caught.value.details == {"operation_id": OPERATION, "seq": 1}
-    assert caught.value.hint == "mcpg-ctl provision history --org acme --verbose"
+    assert caught.value.hint == f"mcpg-ctl operation attach {OPERATION}"
+    assert 300 < sum(case.pauses) < 320  # seconds: a host that reboots is back by then
 
 
 def test_a_refusal_while_resuming_is_final(case: Case) -> None:
@@ -206,7 +218,16 @@ def test_a_request_that_never_gets_an_answer_is_given_up(case: Case) -> None:
     case.fake.says("POST", GATEWAYS, SILENT)
     with pytest.raises(errors.Unreachable, match="took the request and closed the connection"):
         case.run()
-    assert len(case.fake.asked) == 5
+    assert (len(case.fake.asked), sum(case.pauses)) == (11, 32.5)
+
+
+def test_a_line_without_news_is_not_shown(case: Case) -> None:
+    """The first stream of a ladder leaves such lines out, a resumed one has them: both must look alike."""
+    case.fake.says("POST", GATEWAYS, stream(HAPPY[0], then="cut"))
+    quiet = step(2, "allocating", state="allocating")
+    case.fake.says("GET", EVENTS, stream(quiet, step(3, "applying"), step(4, "applying"), step(5, "ready")))
+    case.run()
+    assert case.seen.phases == [(1, "allocating"), (3, "applying"), (5, "ready")]
 
 
 def test_without_waiting_it_is_sent_again_as_well(case: Case) -> None:

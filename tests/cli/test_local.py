@@ -17,7 +17,9 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from mcpg import errors
-from mcpg.cli import ports
+from mcpg.cli import ports, resolve
+from mcpg.cli.commands import COMMANDS
+from mcpg.cli.parse import parse
 from mcpg.settings import Server
 
 from .fake import Ctl, Fake, data
@@ -30,6 +32,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.settings: list[Server] = []
         self.error: errors.McpgError | None = None
+        self.port = 7843
 
     def run(self, settings: Server, *, on_ready: Callable[[Any], None]) -> int:
         self.settings.append(settings)
@@ -37,9 +40,9 @@ class FakeServer:
             raise self.error
         home = Path.home()
         started = types.SimpleNamespace(
-            http_url="http://127.0.0.1:7843",
+            http_url=f"http://127.0.0.1:{self.port}",
             grpc_url="http://127.0.0.1:7844",
-            external_url="http://127.0.0.1:7843",
+            external_url=f"http://127.0.0.1:{self.port}",
             state_dir=home / ".mcpg",
             db_path=home / ".mcpg/cp-state.db",
             replica="r-1",
@@ -229,3 +232,61 @@ def test_a_quickstart_beside_a_record_that_is_no_longer_true_starts_one(
     record(start_ticks=1)
     fake.says("GET", "/v1/meta", data(META))
     assert (ctl("quickstart").code, len(server.settings)) == (0, 1)
+
+
+def stored(tmp_path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "state/contexts.json").read_text())
+    return found
+
+
+PLACE = {"org": "default", "workspace": "default", "env": "default"}
+
+
+def test_after_quickstart_nothing_needs_to_be_typed(ctl: Ctl, server: FakeServer, tmp_path: Path) -> None:
+    ctl("quickstart")
+    url = "http://127.0.0.1:7843"
+    assert stored(tmp_path) == {
+        "current": "local",
+        "contexts": {"local": {**PLACE, "made_by": "quickstart", "cp_url": url}},
+    }
+    values = resolve.values(parse("mcpg-ctl", ["provision", "create", "--name", "edge-1"], COMMANDS))
+    assert (values.cp_url, values.org, values.workspace, values.env) == (url, "default", "default", "default")
+    assert values.source("cp_url") == "context local"
+
+
+def test_quickstart_on_another_port_changes_the_context_that_it_made(
+    ctl: Ctl, server: FakeServer, tmp_path: Path
+) -> None:
+    ctl("quickstart")
+    ctl("context", "add", "mine", "--org", "acme", "--use")
+    server.port = 7900
+    out = ctl("quickstart").out
+    assert stored(tmp_path)["contexts"]["local"]["cp_url"] == "http://127.0.0.1:7900"
+    assert stored(tmp_path)["current"] == "mine"
+    assert "  mcpg-ctl provision create --context local --name edge-1\n" in out
+
+
+def test_quickstart_leaves_what_a_person_stored(ctl: Ctl, server: FakeServer, tmp_path: Path) -> None:
+    ctl("context", "add", "local", "--cp-url", "http://h:1")
+    before = stored(tmp_path)
+    out = ctl("quickstart").out
+    assert stored(tmp_path) == before
+    place = "--org default --workspace default --env default"
+    assert f"  mcpg-ctl provision create --cp-url http://127.0.0.1:7843 {place} --name edge-1\n" in out
+
+
+def test_quickstart_runs_where_the_contexts_cannot_be_stored(
+    ctl: Ctl, server: FakeServer, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/contexts.json").write_text("{")
+    ran = ctl("quickstart")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.replace(str(tmp_path), "HOME") == snapshot
+
+
+def test_the_next_commands_name_a_state_directory_that_was_typed(ctl: Ctl, server: FakeServer, tmp_path: Path) -> None:
+    where = tmp_path / "a b"
+    out = ctl("quickstart", "--state-dir", str(where)).out
+    assert f"  mcpg-ctl provision create --name edge-1 --state-dir '{where}'\n" in out
+    assert f"  mcpg-ctl status --state-dir '{where}'\n" in out

@@ -1,7 +1,8 @@
-"""Flag, then environment, then default; and the static resolver says exactly what pydantic-settings says."""
+"""Flag, environment, context, default, in this order; and the static resolver says exactly what pydantic-settings says."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from syrupy.assertion import SnapshotAssertion
 
 from mcpg.cli import resolve
 from mcpg.cli.commands import COMMANDS
+from mcpg.cli.contexts import FIELDS
 from mcpg.cli.options import CONNECTION, GLOBAL, OUTPUT, PLACE
 from mcpg.cli.parse import Line, parse
 from mcpg.cli.table import Command
-from mcpg.errors import Usage
+from mcpg.errors import McpgError
 from mcpg.settings import Agent, Client, Server
 
 from .fake import Ctl
@@ -26,7 +28,9 @@ CLIENT = Command("client", "", "", options=(*PLACE, *CONNECTION, OUTPUT, *GLOBAL
 SPECIAL = {
     "json_logs": st.sampled_from(["true", "TRUE", "t", "On", "1", "0", "No", "OFF", " true", "maybe", "", "2"]),
     "output": st.sampled_from([*OUTPUT.choices, "", "JSON", " json", "xml"]),
-    "state_dir": st.sampled_from(["", ".", "~", "~/x", "../x", "/a/./b", "a b", "~nobody-here/x", "é"]),
+    "state_dir": st.sampled_from(["", ".", "~", "~/.mcpg", "~/x", "../x", "/a/./b", "a b", "~nobody-here/x", "é"]),
+    "context": st.sampled_from(["prod", "dev", "none", "nobody", ""]),
+    "cp_url": st.sampled_from(["http://a", "http://b", ""]),
 }
 ANYTHING = st.text(st.characters(exclude_characters="\0"), max_size=8)
 PRINTABLE = st.text(max_size=8).filter(str.isprintable)
@@ -43,6 +47,28 @@ typed = st.fixed_dictionaries(
 )
 
 
+value_of = {"output": SPECIAL["output"], "cp_url": SPECIAL["cp_url"], "protected": st.booleans()}
+context = st.fixed_dictionaries({}, optional={field: value_of.get(field, ANYTHING) for field in (*FIELDS, "protected")})
+contexts = st.fixed_dictionaries(
+    {
+        "current": st.sampled_from(["", "prod", "gone"]),
+        "contexts": st.fixed_dictionaries({"prod": context, "dev": context}),
+    }
+)
+
+
+SESSION = {"current": "prod", "contexts": {"prod": {"cp_url": "http://a", "session_cookie_file": "/a"}}}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a state directory, made once: hypothesis runs many examples in one test."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".mcpg").mkdir()
+    (home / ".mcpg/contexts.json").touch(0o600)
+    return home
+
+
 def line_of(flags: dict[str, Any]) -> Line:
     line = Line("mcpg-ctl")
     line.command, line.flags = CLIENT, flags
@@ -53,27 +79,37 @@ def by_settings(flags: dict[str, Any]) -> dict[str, Any] | None:
     """What pydantic-settings makes of it; None when it refuses."""
     try:
         return Client.resolve(flags).model_dump()
-    except (ValueError, RuntimeError):  # RuntimeError: ~nobody/ has no home
+    except (ValueError, RuntimeError, McpgError):  # RuntimeError: ~nobody/ has no home
         return None
 
 
 def by_table(flags: dict[str, Any]) -> dict[str, Any] | None:
     try:
         values = resolve.values(line_of(flags))
-    except Usage:
+    except McpgError:
         return None
     return {field: getattr(values, field) for field in Client.model_fields}
 
 
 @settings(max_examples=300)
-@given(flags=typed, environ=environments)
-@example(flags={}, environ={"MCPG_JSON_LOGS": "", "MCPG_CP_JSON_LOGS": "yes"})
-@example(flags={"org": ""}, environ={"MCPG_ORG": "acme"})
-@example(flags={"output": "json"}, environ={"MCPG_OUTPUT": "nonsense"})
-@example(flags={"org": "\ud800"}, environ={})
-@example(flags={}, environ={"MCPG_STATE_DIR": "~nobody-here/x"})
-def test_the_table_resolves_as_the_settings_do(flags: dict[str, Any], environ: dict[str, str]) -> None:
-    with patch.dict(os.environ, {"HOME": "/home/ada", **environ}, clear=True):
+@given(flags=typed, environ=environments, stored=contexts)
+@example(flags={}, environ={"MCPG_JSON_LOGS": "", "MCPG_CP_JSON_LOGS": "yes"}, stored={})
+@example(flags={"org": ""}, environ={"MCPG_ORG": "acme"}, stored={})
+@example(flags={"output": "json"}, environ={"MCPG_OUTPUT": "nonsense"}, stored={})
+@example(flags={"org": "\ud800"}, environ={}, stored={})
+@example(flags={}, environ={"MCPG_STATE_DIR": "~nobody-here/x"}, stored={})
+@example(flags={}, environ={}, stored={"current": "prod", "contexts": {"prod": {"org": "acme", "env": ""}}})
+@example(flags={}, environ={"MCPG_ENV": "us"}, stored={"current": "prod", "contexts": {"prod": {"env": "eu"}}})
+@example(flags={"context": "none"}, environ={}, stored={"current": "prod", "contexts": {"prod": {"org": "acme"}}})
+@example(flags={}, environ={}, stored={"current": "prod", "contexts": {"prod": {"org": 7}}})
+@example(flags={}, environ={}, stored={"current": "prod", "contexts": {"prod": {"output": "xml"}}})
+@example(flags={"cp_url": "http://b"}, environ={}, stored=SESSION)
+@example(flags={}, environ={"MCPG_CP_URL": "http://a"}, stored=SESSION)
+def test_the_table_resolves_as_the_settings_do(
+    home: Path, flags: dict[str, Any], environ: dict[str, str], stored: dict[str, Any]
+) -> None:
+    (home / ".mcpg/contexts.json").write_text(json.dumps(stored))
+    with patch.dict(os.environ, {"HOME": str(home), **environ}, clear=True):
         assert by_table(flags) == by_settings(flags)
 
 
@@ -86,12 +122,16 @@ def test_without_a_home_the_state_stays_here(monkeypatch: pytest.MonkeyPatch) ->
     assert resolve.values(line_of({})).state_dir == Path("mcpg-state").absolute()
 
 
-def test_a_value_knows_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_knows_where_it_came_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    stored = {"current": "prod", "contexts": {"prod": {"cp_url": "http://p", "org": "p", "workspace": "w"}}}
+    (tmp_path / "state/contexts.json").write_text(json.dumps(stored))
+    (tmp_path / "state/contexts.json").chmod(0o600)
     monkeypatch.setenv("MCPG_ORG", "acme")
     monkeypatch.setenv("MCPG_ENV", "")
     values = resolve.values(line_of({"cp_url": "http://h"}))
-    sources = [values.source(field) for field in ("cp_url", "org", "env")]
-    assert sources == ["--cp-url", "MCPG_ORG", "default"]
+    found = [(values.source(field), values.rank(field)) for field in ("cp_url", "org", "workspace", "env", "context")]
+    assert found == [("--cp-url", 0), ("MCPG_ORG", 1), ("context prod", 2), ("default", 3), ("context prod", 2)]
 
 
 WRONG = [

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
-from pydantic import AliasChoices
+from pydantic import AliasChoices, SkipValidation
 from pydantic_settings import BaseSettings
 
 from mcpg.cli.commands import COMMANDS
-from mcpg.cli.options import AGENT, CONNECTION, GLOBAL, OUTPUT, PLACE, SERVER
+from mcpg.cli.options import AGENT, CONNECTION, GLOBAL, LOGIN, OUTPUT, PLACE, SERVER
 from mcpg.cli.table import Command, Option
-from mcpg.settings import Agent, Client, Server
+from mcpg.settings import Agent, Client, Login, Server
 
 TREES: list[tuple[type[BaseSettings], tuple[Option, ...]]] = [
     (Server, (*SERVER, *GLOBAL)),
     (Agent, (*AGENT, *GLOBAL)),
+    (Login, (*LOGIN, *GLOBAL)),
     (Client, (*PLACE, *CONNECTION, OUTPUT, *GLOBAL)),
 ]
 FIELDS = [
@@ -36,14 +37,16 @@ def test_an_option_repeats_its_setting(tree: type[BaseSettings], options: tuple[
     choices = get_args(setting.annotation) if get_origin(setting.annotation) is Literal else ()
     kinds = {bool: "flag", int: "int", float: "number", Path: "path", str: "text"}
     kind = "choice" if choices else kinds[setting.annotation]  # type: ignore[index]
+    if any(isinstance(each, SkipValidation) for each in setting.metadata):
+        kind = "path"  # or `-`
     default = setting.get_default(call_default_factory=True)
     expected = (tuple(setting.validation_alias.choices), setting.description, choices, kind)
     assert (option.env, option.help, option.choices, option.kind) == expected
-    shown = Path(str(option.default)).expanduser() if kind == "path" else option.default
+    shown = Path(str(option.default)).expanduser() if setting.annotation is Path else option.default
     assert (type(shown), shown) == (type(default), default)
 
 
-@pytest.mark.parametrize(("tree", "options"), TREES, ids=["Server", "Agent", "Client"])
+@pytest.mark.parametrize(("tree", "options"), TREES, ids=["Server", "Agent", "Login", "Client"])
 def test_no_option_is_taken_for_a_setting_that_does_not_exist(
     tree: type[BaseSettings], options: tuple[Option, ...]
 ) -> None:

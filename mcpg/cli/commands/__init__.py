@@ -6,9 +6,26 @@ To add a command: write its function, append one `Command` to its group here; he
 Nothing but the shapes of table.py is imported, because `--help` and `--version` must cost no more than Python itself.
 """
 
-from mcpg.cli.commands import local, provision
+from mcpg.cli.commands import fleet, here, local, operations, provision, session
 from mcpg.cli.table import Command
 
-COMMANDS: tuple[Command, ...] = (*local.COMMANDS, *provision.COMMANDS)
+COMMANDS: tuple[Command, ...] = (
+    *local.COMMANDS,
+    *provision.COMMANDS,
+    *operations.COMMANDS,
+    *fleet.COMMANDS,
+    *session.COMMANDS,
+    *here.COMMANDS,
+)
 
-GROUPS = {"provision": "managed gateways: create, delete, and their histories"}
+GROUPS = {
+    "provision": "managed gateways: create, delete, and their histories",
+    "operation": "what was asked for: follow it, wait for it, read its journal",
+    "instance": "gateways of the fleet, orphans among them",
+    "cluster": "where gateways run: capacity, health, drain",
+    "token": "enrolment tokens of an environment",
+    "machine": "the state machines that everything moves by",
+    "auth": "who this machine is signed in as",
+    "context": "stored sets of defaults: which control plane, which place in it",
+    "config": "settings, and where each value comes from",
+}

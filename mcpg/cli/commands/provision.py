@@ -1,6 +1,6 @@
 """`provision`: managed gateways."""
 
-from mcpg.cli.options import CLIENT, ORG, PLACE, WAITING
+from mcpg.cli.options import CLIENT, CONFIRM, ORG, PLACE, WAITING, YES
 from mcpg.cli.table import Command, Option
 
 COMMANDS = (
@@ -14,6 +14,7 @@ COMMANDS = (
             "mcpg-ctl provision create --org acme --workspace prod --env us --name edge-1",
             "mcpg-ctl provision create --name edge-1 --config gateway.yaml --replicas 2",
             "mcpg-ctl provision create --name edge-1 --no-wait -o name",
+            "mcpg-ctl provision create --name edge-1 --replicas 3 --dry-run",
         ),
         options=(
             *PLACE,
@@ -42,10 +43,12 @@ COMMANDS = (
             Option("--isolation-tier", "only clusters of this tier", metavar="TIER"),
             Option("--custom-hostname", "host name to record; the local provisioner serves none", metavar="HOST"),
             Option("--image-tag", "gateway release to record; the local provisioner has one", metavar="TAG"),
+            Option("--dry-run", "say what it would do, or why not; change nothing", kind="flag", default=False),
             *WAITING,
             *CLIENT,
         ),
         required=("org", "workspace", "env", "name"),
+        shape="Result | Accepted | DryRun",
     ),
     Command(
         "provision delete",
@@ -59,12 +62,15 @@ COMMANDS = (
         ),
         options=(
             *PLACE,
-            Option("--instance-uid", "the gateway; `provision history -o wide` shows them", metavar="UID"),
-            Option("--yes", "do not ask", kind="flag", default=False, short="-y"),
+            Option("--instance-uid", "the gateway; `instance list -o wide` shows it", metavar="UID", names="instance"),
+            Option("--ignore-not-found", "exit 0 when it is not there", kind="flag", default=False),
+            YES,
+            CONFIRM,
             *WAITING,
             *CLIENT,
         ),
         required=("org", "workspace", "env", "instance_uid"),
+        shape="Result | Accepted | NotThere",
     ),
     Command(
         "provision history",
@@ -82,5 +88,6 @@ COMMANDS = (
             *CLIENT,
         ),
         required=("org",),
+        shape="Operation[]",
     ),
 )

@@ -1,0 +1,62 @@
+"""
+A kubeconfig, read for `cluster register`: which API server a context means. Credentials in it are never kept or sent.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mcpg.cli.parse import close
+from mcpg.cli.render import without_login
+from mcpg.errors import BadConfig
+
+_MAX = 3 * 1024 * 1024
+
+
+def read(where: str, context: str) -> dict[str, str]:
+    """
+    The metadata of *context* ("": the file's current one): `kubeconfig` (absolute), `kube_context` and `kube_server`.
+
+    Raises BadConfig for a file that cannot be read or is no kubeconfig, and for a context it does not have.
+    """
+    import yaml
+
+    path = Path(os.path.abspath(Path(where).expanduser()))
+    try:
+        with path.open("rb") as file:
+            found = yaml.safe_load(file.read(_MAX))
+    except OSError as exc:
+        raise _bad(where, exc.strerror or str(exc)) from None
+    except (yaml.YAMLError, UnicodeDecodeError):  # its own words may quote a credential
+        raise _bad(where, "it is not YAML") from None
+    if not isinstance(found, dict) or not isinstance(found.get("contexts"), list):
+        raise _bad(where, "it has no contexts: it is not a kubeconfig")
+    contexts = _named(found.get("contexts"), "context")
+    context = context or str(found.get("current-context") or "")
+    if not context:
+        raise _bad(where, "it has no current-context", f"--kube-context one of: {', '.join(sorted(contexts))}")
+    if context not in contexts:
+        meant = close(context, sorted(contexts))
+        known = ", ".join(sorted(contexts)) or "none"
+        raise BadConfig(
+            f'{where} has no context "{context}"',
+            cause=f"it has: {known}",
+            hint=f"did you mean: --kube-context {meant}" if meant else "--kube-context NAME",
+        )
+    cluster = str(contexts[context].get("cluster") or "")
+    server = _named(found.get("clusters"), "cluster").get(cluster, {}).get("server")
+    if not isinstance(server, str) or not server.startswith(("https://", "http://")):
+        raise _bad(where, f'context "{context}" names cluster "{cluster}", which has no server URL')
+    return {"kubeconfig": str(path), "kube_context": context, "kube_server": without_login(server)}
+
+
+def _named(items: object, key: str) -> dict[str, dict[str, Any]]:
+    """The entries of one of the file's lists, by name."""
+    found = [item for item in (items if isinstance(items, list) else []) if isinstance(item, dict)]
+    return {str(item.get("name", "")): item[key] for item in found if isinstance(item.get(key), dict)}
+
+
+def _bad(where: str, cause: str, hint: str = "--kubeconfig FILE") -> BadConfig:
+    return BadConfig(f"--kubeconfig {where} cannot be used", cause=cause, hint=hint)
