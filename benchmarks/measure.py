@@ -142,8 +142,8 @@ class Ran:
     out: str
 
 
-def run(argv: Sequence[str], env: dict[str, str]) -> Ran:
-    """Run *argv* to its end, stdin closed, stdout into a file so that nobody waits for a reader."""
+def run(argv: Sequence[str], env: dict[str, str], *, may_fail: bool = False) -> Ran:
+    """Run *argv* to its end, stdin closed, stdout into a file so that nobody waits for a reader. A failure is told."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began = time.perf_counter()
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env)
@@ -153,7 +153,7 @@ def run(argv: Sequence[str], env: dict[str, str]) -> Ran:
         out.seek(0)
         err.seek(0)
         text = out.read().decode()
-        if process.returncode:
+        if process.returncode and not may_fail:
             say(err.read().decode(errors="replace")[-2000:])
         return Ran(wall, used.ru_utime + used.ru_stime, process.returncode, text)
 

@@ -222,6 +222,17 @@ async def test_local_is_resized_while_it_lives(start_plane: StartPlane) -> None:
 # ---- all at once
 
 
+async def test_the_fleets_capacity_is_that_of_the_clusters_that_have_a_limit(plane: Plane) -> None:
+    """`local` has no limit of CPU: what runs there says nothing about how full the others are."""
+    await register(plane, region="eu-1", cpu_millicores_total=4000)
+    await plane.publish("edge-1", region="eu-1")
+    await plane.publish("edge-2", region="local")
+    capacity = (await plane.client.get("/v1/clusters/health")).json()["capacity"]
+    assert capacity["cpu_millicores"] == {"total": 4000, "used": 250, "reserved": 0, "free": 3750}
+    assert capacity["memory_bytes"] == {"total": None, "used": 0, "reserved": 0, "free": None}
+    assert capacity["gateways"]["used"] == 2
+
+
 async def test_64_creates_at_once_against_10_places_leave_10_ready_and_54_refused(plane: Plane) -> None:
     await register(plane)
     ladders = await asyncio.gather(*(plane.publish(f"edge-{i}", region="eu") for i in range(64)))
