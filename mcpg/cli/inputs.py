@@ -25,7 +25,7 @@ _SLUG = set("abcdefghijklmnopqrstuvwxyz0123456789-")
 def connect(values: Values) -> Api:
     """The API that the connection options name, with the session or else with the stored login."""
     from mcpg.cli.client import Api
-    from mcpg.cli.credentials import credential
+    from mcpg.cli.renewal import credential
     from mcpg.cli.talk import tell
 
     def note(text: str) -> None:
