@@ -33,7 +33,7 @@ def index(line: Line) -> int:
             render.columns([_HEAD, *(_row(each, now) for each in clusters)], width=width) if clusters else none
         ),
         wide=lambda: (
-            render.columns([_HEAD + _WIDE, *(_wide_row(each, now) for each in clusters)], width=width)
+            render.columns([_HEAD + _WIDE, *(_wide_row(each, now) for each in clusters)])
             if clusters
             else none
         ),
@@ -158,7 +158,7 @@ def _attention(items: list[dict[str, Any]], now: float) -> Iterator[str]:
         return
     yield "needs attention"
     for item in items:
-        since = f", {render.ago(item['since'], now)}" if item.get("since") else ""
+        since = f" ({render.ago(item['since'], now)})" if item.get("since") else ""
         yield f"  {render.clean(item.get('severity', '')):<8}  {render.clean(item.get('message', ''))}{since}"
         if item.get("hint"):
             yield f"            {render.clean(item['hint'])}"

@@ -34,7 +34,7 @@ def explain(line: Line) -> int:
         output,
         found,
         table=lambda: render.columns([_HEAD, *map(_row, found)], width=width),
-        wide=lambda: render.columns([_WIDE, *map(_wide, found)], width=width),
+        wide=lambda: render.columns([_WIDE, *map(_wide, found)]),
         names=[each["name"] for each in found],
     )
     return 0

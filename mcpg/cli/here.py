@@ -31,7 +31,7 @@ def list_(line: Line) -> int:
         cells = [_row(row) for row in rows]
         head = _WIDE if wide else _HEAD
         lines = [head, *(row[: len(head)] for row in cells)]
-        return render.columns(lines, width=render.terminal_width()) if rows else none_yet
+        return render.columns(lines, width=None if wide else render.terminal_width()) if rows else none_yet
 
     render.emit(
         values.output, rows, table=table, wide=lambda: table(wide=True), names=[str(row["name"]) for row in rows]
@@ -138,8 +138,11 @@ def rm(line: Line) -> int:
             if values.name not in found.stored:
                 found.named(values.name)
             del found.stored[values.name]
-            found.current = "" if found.current == values.name else found.current
+            was_current = found.current == values.name
+            found.current = "" if was_current else found.current
         removed = values.name
+        if was_current:
+            inputs.say(values, "no context is in use now: mcpg-ctl context use NAME")
     data = {"removed": removed}
     render.emit(values.output, data, table=lambda: [render.clean(f"forgotten: {removed}")], names=[removed])
     return 0

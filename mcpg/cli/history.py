@@ -41,7 +41,7 @@ def history(line: Line) -> int:
         values.output,
         operations,
         table=table,
-        wide=None if values.verbose or not operations else lambda: wide(operations, width),
+        wide=None if values.verbose or not operations else lambda: wide(operations),
         names=[str(operation.get("id", "")) for operation in operations],
     )
     return 0
@@ -63,8 +63,8 @@ def short(operations: list[Operation], now: float, width: int | None, *, fleet: 
     return render.columns([_HEAD, *rows], width=width)
 
 
-def wide(operations: list[Operation], width: int | None, *, fleet: bool = False) -> list[str]:
-    """As `short`, with times as they are and everything else that fits one row."""
+def wide(operations: list[Operation], *, fleet: bool = False) -> list[str]:
+    """As `short`, with times as they are and everything else there is. Never cut: who asks for all of it gets it."""
     rows = [
         (
             *of(operation, "id", "kind", "name"),
@@ -76,7 +76,7 @@ def wide(operations: list[Operation], width: int | None, *, fleet: bool = False)
         )
         for operation in operations
     ]
-    return render.columns([_WIDE + _WIDE_TAIL, *rows], width=width)
+    return render.columns([_WIDE + _WIDE_TAIL, *rows])
 
 
 def verbose(operations: list[Operation], now: float, width: int | None) -> Iterable[str]:
@@ -102,7 +102,7 @@ def headline(operation: Operation, now: float, *, fleet: bool = False) -> str:
 
 def steps(lines: list[dict[str, Any]], width: int | None) -> list[str]:
     """Journal lines as rows under a head."""
-    return render.columns([_STEPS, *map(_step, lines)], width=width, indent=2, right=frozenset((0,)))
+    return render.columns([_STEPS, *map(_step, lines)], width=width, indent=2, right=frozenset((0,)), wrap=True)
 
 
 def tail(operation: Operation) -> Iterable[str]:
@@ -140,4 +140,4 @@ def where(operation: Operation, *, fleet: bool = False) -> str:
 
 
 def _took(operation: Operation) -> str:
-    return render.took(operation.get("duration_ms")) + ("…" if operation.get("running") else "")
+    return render.took(operation.get("duration_ms")) + (" so far" if operation.get("running") else "")

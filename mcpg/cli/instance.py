@@ -36,7 +36,7 @@ def index(line: Line) -> int:
         found,
         table=lambda: render.columns([_HEAD, *(_row(each, now) for each in found)], width=width) if found else none,
         wide=lambda: (
-            render.columns([_HEAD + _WIDE, *(_wide_row(each, now) for each in found)], width=width) if found else none
+            render.columns([_HEAD + _WIDE, *(_wide_row(each, now) for each in found)]) if found else none
         ),
         names=[str(each.get("instance_uid", "")) for each in found],
     )

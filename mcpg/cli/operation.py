@@ -39,7 +39,7 @@ def index(line: Line) -> int:
         values.output,
         found,
         table=lambda: history.short(found, now, width, fleet=True) if found else none,
-        wide=lambda: history.wide(found, width, fleet=True) if found else none,
+        wide=lambda: history.wide(found, fleet=True) if found else none,
         names=[str(each.get("id", "")) for each in found],
     )
     return _OK
@@ -64,7 +64,7 @@ def show(line: Line) -> int:
         values.output,
         found,
         table=lambda: page(history.steps(steps, width)),
-        wide=lambda: page(render.columns([_STEPS, *map(_step, steps)], width=width, indent=2, right=frozenset((0,)))),
+        wide=lambda: page(render.columns([_STEPS, *map(_step, steps)], indent=2, right=frozenset((0,)))),
         names=[str(found.get("id", ""))],
     )
     return outcome(found) if values.exit_status else _OK

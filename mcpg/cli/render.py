@@ -76,23 +76,74 @@ def emit(
 
 
 def columns(
-    rows: Sequence[Row], *, width: int | None = None, indent: int = 0, right: frozenset[int] = frozenset()
+    rows: Sequence[Row],
+    *,
+    width: int | None = None,
+    indent: int = 0,
+    right: frozenset[int] = frozenset(),
+    wrap: bool = False,
 ) -> list[str]:
     """
     Rows as aligned lines, two spaces between columns, those in *right* flush right; rows may differ in length.
 
-    With a *width* (a terminal) a longer line is cut and ends in `…`, so that nothing wraps: the last column suffers.
+    With a *width* (a terminal) nothing is longer: the widest columns give way first, never the one that names the row, and
+    what is cut ends in `…`; with *wrap* the last column goes on in the next line instead, so that nothing is lost.
     """
     rows = [[clean(cell) for cell in row] for row in rows]
     count = max(map(len, rows), default=0)
     sizes = [max((len(row[at]) for row in rows if at < len(row)), default=0) for at in range(count)]
+    if width is not None and wrap:
+        rows, sizes = _folded(rows, sizes, width - indent)
+    if width is not None:
+        sizes = _narrowed(sizes, width - indent)
 
     def aligned(row: Row) -> str:
-        cells = (cell.rjust(sizes[at]) if at in right else cell.ljust(sizes[at]) for at, cell in enumerate(row))
-        return (" " * indent + "  ".join(cells)).rstrip()
+        ends = len(row) - 1 if len(row) < len(sizes) else len(sizes)  # a short row's last cell has room beside it
+        cells = [cell if at == ends else _cut(cell, sizes[at]) for at, cell in enumerate(row)]
+        padded = (cell.rjust(sizes[at]) if at in right else cell.ljust(sizes[at]) for at, cell in enumerate(cells))
+        return (" " * indent + "  ".join(padded)).rstrip()
 
     lines = [aligned(row) for row in rows]
     return [line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines]
+
+
+_LEAST = 12  # a column that gives way keeps so much
+_READABLE = 24  # the last column is wrapped beside the others while it has so much, else below them
+
+
+def _narrowed(sizes: list[int], width: int) -> list[int]:
+    """Column widths that fit, as far as the least widths allow. The first column stays as it is."""
+    sizes = list(sizes)
+    over = sum(sizes) + 2 * (len(sizes) - 1) - width
+    while over > 0:
+        at = max(range(1, len(sizes)), key=lambda each: sizes[each], default=0)
+        if at == 0 or sizes[at] <= _LEAST:
+            break
+        sizes[at] -= 1
+        over -= 1
+    return sizes
+
+
+def _cut(cell: str, size: int) -> str:
+    return cell if len(cell) <= size else cell[: size - 1].rstrip() + "…"
+
+
+def _folded(rows: Sequence[Row], sizes: list[int], width: int) -> tuple[Sequence[Row], list[int]]:
+    """Rows whose last cell stands on as many lines as it needs: beside the others, or below them from the third on."""
+    from textwrap import wrap
+
+    last, left = len(sizes) - 1, width - sum(sizes[:-1]) - 2 * (len(sizes) - 1)
+    beside = left >= _READABLE
+    if last < (1 if beside else 4) or sizes[-1] <= left:
+        return rows, sizes
+    room = left if beside else width - sum(sizes[:2]) - 4
+    made: list[list[str]] = []
+    for row in rows:
+        words = wrap(row[last], max(room, _LEAST)) if len(row) > last else []
+        first = words[:1] if beside else []
+        made.append([*row[:last], *first])
+        made += [[""] * (last if beside else 2) + [text] for text in words[len(first) :]]
+    return made, [*sizes[:-1], max(left, 0)] if beside else sizes[:-1]
 
 
 def terminal_width() -> int | None:

@@ -204,11 +204,13 @@ def wrong(option: Option, raw: str, source: str, why: str) -> Usage:
 
 
 def _missing(line: Line, command: Command, missing: list[Option], stored: Context | None) -> Usage:
+    way_on = ""
     names = [option.name for option in missing]
     needs = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     ways = "; ".join(" or ".join((option.name, *option.env[:1])) for option in missing)
     if any(option.field in ("org", "workspace", "env") for option in missing):
         ways += f"; context {stored.name} has none" if stored else "; no context is in use"
+        way_on = "      or keep it in a context: mcpg-ctl context list"
     flags = " ".join(
         option.metavar if option.field in command.positional else f"{option.name} {option.metavar}"
         for option in missing
@@ -217,7 +219,7 @@ def _missing(line: Line, command: Command, missing: list[Option], stored: Contex
     return Usage(
         f"{name} needs {needs}",
         cause=f"not set: {ways}",
-        hint=f"{line.prog} {name} {flags} …",
+        hint=f"{line.prog} {name} {flags} …{way_on}",
         missing=names,
     )
 

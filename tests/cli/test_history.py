@@ -89,7 +89,7 @@ def test_table(snapshot: SnapshotAssertion, width: int | None) -> None:
 
 
 def test_wide(snapshot: SnapshotAssertion) -> None:
-    assert "\n".join(history.wide(operations(), None)) == snapshot
+    assert "\n".join(history.wide(operations())) == snapshot
 
 
 @pytest.mark.parametrize("width", [None, 80])
