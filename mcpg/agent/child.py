@@ -89,8 +89,6 @@ class Child:
         async with self._changing:
             if not self._link.url:
                 await self._link.start()
-                if (pid := await self._process.end_old()) is not None:
-                    self._tell("dataplane_replaced", {"pid": pid})
             text = self._local if first is None else _text_of(first)
             if failed := await self._launch(text):
                 raise errors.ConfigRejected(f"the data plane {self._gateway.path} does not start", cause=failed)

@@ -2,7 +2,7 @@
 The process of a supervised data plane: its files, its port, its start, its end. Called by mcpg/agent/child.py.
 
 It is detached and on record (mcpg/host/processes.py): an agent that was killed leaves it serving, and the next agent
-ends it before it starts its own, so there is never a second.
+(mcpg/agent/gateway.py), of either kind, ends it before it serves itself, so there is never a second.
 
     <state>/gateway-agent/dataplane/        0700
         gateway.yaml    what it was started with, 0600; says how to reach us
@@ -42,6 +42,20 @@ WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 _KEPT_BACK: Final = frozenset({"MCPG_ENROLLMENT_URL", "MCPG_SESSION_COOKIE", "MCPG_CP_GRPC", "MCPG_INSTANCE_UID"})
 
 
+async def end_left(state_dir: Path) -> int | None:
+    """Ends what an agent that was killed has left; its pid (0: it had none on record), None where nothing ran."""
+    directory, marker = child_record.directory(state_dir), child_record.marker(state_dir)
+    if not directory.exists():
+        return None
+    record = processes.read_record(directory / "record")
+    old = Watch(record.identity, marker, 0, lambda _watch, _code: None) if record else None
+    was_alive = old is not None and old.open()
+    if old is not None and was_alive:
+        await old.end(GRACE_S)
+    found = await processes.end_marked(marker)  # a launcher on its way has no record yet
+    return old.identity.pid if old is not None and was_alive else (0 if found else None)
+
+
 class ChildProcess:
     """At most one process. `on_end` is called with the reason when it ends on its own."""
 
@@ -59,17 +73,6 @@ class ChildProcess:
     @property
     def pid(self) -> int | None:
         return self._watch.identity.pid if self._watch else None
-
-    async def end_old(self) -> int | None:
-        """Ends what an agent that was killed has left; its pid, None where nothing ran."""
-        credentials.make_private_dir(self.directory)
-        record = processes.read_record(self.directory / "record")
-        old = Watch(record.identity, self._marker, 0, lambda _watch, _code: None) if record else None
-        was_alive = old is not None and old.open()
-        if old is not None and was_alive:
-            await old.end(GRACE_S)
-        found = await processes.end_marked(self._marker)  # a launcher on its way has no record yet
-        return old.identity.pid if old is not None and was_alive else (0 if found else None)
 
     async def start(self, config_text: str, control_plane: dict[str, Any]) -> str:
         """

@@ -19,6 +19,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -50,6 +51,15 @@ class Credentials:
     def expires_at(self) -> float | None:
         """The token's `exp` in Unix seconds; None where it has none or is no JWT."""
         return jwt_expiry(self.instance_jwt)
+
+
+def is_foreign(issued_at: str | None) -> bool:
+    """
+    Whether another program wrote the credentials of that time: the real gateway keeps its files in the same place.
+
+    We write milliseconds, it writes nanoseconds. A time that ends in zeros may be either's, and is taken for ours.
+    """
+    return re.search(r"\.\d{4}", issued_at or "") is not None
 
 
 def agent_dir(state_dir: Path) -> Path:

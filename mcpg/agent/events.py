@@ -4,7 +4,7 @@ What our gateway tells of itself: events, a line each on stderr; and the file in
 Called by every part of the agent (`Tell`), by process.py for the lines, by gateway.py for the file, by status.py to
 read it. Nothing told is ever a secret.
 
-    <state>/gateway-agent/running.json      0600; what the running agent last told, and which process it is
+    <state>/gateway-agent/running.json      0600; what the running agent last told, which process it is, how it was run
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from mcpg import __version__, errors
 from mcpg.agent import credentials
@@ -23,6 +24,7 @@ from mcpg.host import processes
 
 if TYPE_CHECKING:
     from mcpg.agent.gateway_link import Ended  # gRPC, which `gateway-status` has no use for
+    from mcpg.settings import Agent
 
 Tell = Callable[[str, dict[str, Any]], None]
 
@@ -34,6 +36,7 @@ WARNINGS: Final = frozenset(
         "credentials_rejected",
         "dataplane_ended",
         "deregister_failed",
+        "identity_shared",
         "lkg_not_written",
         "lkg_unusable",
         "quarantined",
@@ -70,6 +73,21 @@ def running_path(state_dir: Path) -> Path:
     return credentials.agent_dir(state_dir) / "running.json"
 
 
+def command(settings: Agent) -> list[str]:
+    """The command that runs this agent again, from any directory; without the enrolment URL, which is a secret."""
+    at = urlsplit(settings.cp_grpc)
+    words = {
+        "exec": str(Path(settings.exec).expanduser().absolute()) if "/" in settings.exec else settings.exec,
+        "config": str(Path(settings.config).absolute()) if settings.config else "",
+        "cp_grpc": f"{at.scheme}://{at.netloc.rpartition('@')[2]}",  # people put passwords into URLs
+        "instance_uid": settings.instance_uid,
+        "drain_timeout_s": f"{settings.drain_timeout_s:g}",
+    }
+    given = [(field, word) for field, word in words.items() if field in settings.model_fields_set and word]
+    flags = [part for field, word in given for part in (f"--{field.replace('_', '-')}", word)]
+    return ["mcpg-ctl", "gateway", "--state-dir", str(settings.state_dir), *flags]
+
+
 class Running:
     """
     The file of a running agent, kept up by its events. *facts* says how its data plane is, asked at each writing.
@@ -77,8 +95,8 @@ class Running:
     Written when something is told, and with the status reports (`seen`), so that its age says that the agent lives.
     """
 
-    def __init__(self, state_dir: Path, endpoint: str, facts: Callable[[], dict[str, Any]]) -> None:
-        self._path = running_path(state_dir)
+    def __init__(self, settings: Agent, endpoint: str, facts: Callable[[], dict[str, Any]]) -> None:
+        self._path = running_path(settings.state_dir)
         self._facts = facts
         self._written = 0.0
         self._known: dict[str, Any] = {
@@ -86,6 +104,7 @@ class Running:
             "started": processes.started_at(os.getpid()),
             "boot": _boot_id(),
             "version": __version__,
+            "command": command(settings),
             "up_since": credentials.now_rfc3339(),
             "state": "starting",
             "endpoint": endpoint,

@@ -19,6 +19,7 @@ from typing import Any, Final
 from mcpg import errors
 from mcpg.agent import credentials, lkg
 from mcpg.agent.child import Child
+from mcpg.agent.child_process import end_left
 from mcpg.agent.events import Running, Tell, clean, told
 from mcpg.agent.gateway_link import Line, Link, Send, Timing, pause
 from mcpg.agent.identity import Identity, rss_bytes
@@ -76,8 +77,10 @@ class Gateway:
         """Serves, and keeps a session with the control plane, until *stop*."""
         hang_up = asyncio.Event()
         session = None
-        self._running = Running(self._settings.state_dir, self._link.endpoint, self._plane.facts)
+        self._running = Running(self._settings, self._link.endpoint, self._plane.facts)
         try:
+            if (pid := await end_left(self._settings.state_dir)) is not None:
+                self._tell("dataplane_replaced", {"pid": pid})
             await self._start_plane()
             session = asyncio.create_task(self._keep_session(hang_up))
             stopping = asyncio.create_task(stop.wait())
@@ -106,6 +109,7 @@ class Gateway:
 
     async def _keep_session(self, stop: asyncio.Event) -> None:
         backoff = self._timing.backoff()
+        turned_away = 0
         while not stop.is_set():
             creds = await self._identity.ensure(self._link, self._plane.listener, stop)
             if creds is None or stop.is_set():
@@ -124,6 +128,11 @@ class Gateway:
             self._tell("session_ended", {**told(ended), "retry_in_s": round(delay, 1)})
             if ended.rejected:
                 self._identity.reject()
+            turned_away += ended.turned_away
+            if ended.turned_away and turned_away > 1:  # once may have been a session of our own that hung
+                hint = "for another gateway on this machine: --state-dir PATH"
+                reason = "another gateway uses this identity, and each turns the other away"
+                self._tell("identity_shared", {"reason": reason, "times": turned_away, "hint": hint})
             await pause(delay, stop)
 
     # ---- what is said and heard in a session

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 TOKEN_KEY: Final = "mcpg-instance-token"  # noqa: S105 - the name of the metadata, not its value
 DEFAULT_PORT: Final = 7844
+# What our control plane says (sessions.py) where one identity is used twice; the codes stand for other things too.
+ANOTHER: Final = ("the same gateway connected again", "another gateway with this identity is connected")
 OPTIONS: Final = (
     # Every 20 s, as the real gateway does; a control plane must allow that anyway.
     ("grpc.keepalive_time_ms", 20_000),
@@ -74,6 +76,11 @@ class Ended(NamedTuple):
     def rejected(self) -> bool:
         """The one code that means the credentials are no good; all others mean: try again with the same."""
         return self.code is grpc.StatusCode.UNAUTHENTICATED
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether another session with the same credentials was preferred."""
+        return any(self.reason.startswith(words) for words in ANOTHER)
 
 
 class Line(NamedTuple):

@@ -58,6 +58,8 @@ class Identity:
                 hint=f"{NEXT} (or --enrollment-url URL, or MCPG_ENROLLMENT_URL)",
             )
         self.uid = credentials.instance_uid(self._state_dir, wanted=settings.instance_uid, hostname=_hostname())
+        if self.creds is not None and self._token is not None and not self._must_register():
+            self._say_enrolled(self.creds)
 
     async def ensure(self, link: Link, listener: Listener, stop: asyncio.Event) -> Credentials | None:
         """
@@ -68,6 +70,14 @@ class Identity:
         if self._token is not None and self._must_register():
             await self._enrol(self._token, link, listener, stop)
         return self.creds
+
+    def _say_enrolled(self, creds: Credentials) -> None:
+        """A person who gave a URL expects it to be used."""
+        registered_at = (credentials.read_json(credentials.enrolment_path(self._state_dir)) or {}).get("registered_at")
+        known = {"instance_uid": self.uid, "since": registered_at} if registered_at else {"since": creds.issued_at}
+        note = "the enrolment URL is not used now, and kept for when these credentials are refused"
+        hint = "for another gateway on this machine: --state-dir PATH"
+        self._tell("already_enrolled", {"instance_id": creds.instance_id, **known, "note": note, "hint": hint})
 
     def _must_register(self) -> bool:
         if self.creds is None or self.creds.expires_at is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -43,7 +44,7 @@ def status(state_dir: Path) -> dict[str, Any]:
 
     creds = tried(credentials.read, state_dir)
     enrolment = tried(credentials.read_json, credentials.enrolment_path(state_dir)) or {}
-    agent = _agent(state_dir, tried)
+    said = tried(credentials.read_json, events.running_path(state_dir)) or {}
     found = {
         "enrolled": creds is not None,
         "state_dir": str(state_dir),
@@ -53,10 +54,10 @@ def status(state_dir: Path) -> dict[str, Any]:
         **_lifetime(creds),
         "endpoint": tried(credentials.read_pairing, state_dir),
         "lkg": _last_known_good(state_dir, tried),
-        "agent": agent,
+        "agent": _agent(state_dir, said),
         "problems": problems,
     }
-    problems.extend(_troubles(found))
+    problems.extend(_troubles(found, _again(state_dir, said.get("command"))))
     return found
 
 
@@ -82,14 +83,13 @@ def _last_known_good(state_dir: Path, tried: Callable[..., Any]) -> dict[str, An
     return {"config_hash": good.config_hash, "written_at": good.written_at, **names}
 
 
-def _agent(state_dir: Path, tried: Callable[..., Any]) -> dict[str, Any]:
+def _agent(state_dir: Path, said: dict[str, Any]) -> dict[str, Any]:
     """
     `running` is true for the very process that wrote the file (pid and start time), or whoever holds the lock.
 
     A file whose process is gone is `stale`: that agent was killed. What it said last is shown, its state is not. The pid
     of a data plane is the one that runs now: it outlives an agent that was killed.
     """
-    said = tried(credentials.read_json, events.running_path(state_dir)) or {}
     pid = said.get("pid")
     lives = isinstance(pid, int) and bool(said.get("started")) and processes.started_at(pid) == said["started"]
     holder = credentials.lock_holder(state_dir)
@@ -119,16 +119,23 @@ def _age_s(at: Any) -> int | None:
         return None
 
 
-def _troubles(found: dict[str, Any]) -> list[Problem]:
+def _again(state_dir: Path, command: Any) -> str:
+    """The command that runs the agent again as it was run."""
+    is_known = isinstance(command, list) and all(isinstance(word, str) for word in command)
+    return shlex.join(command if is_known else ["mcpg-ctl", "gateway", "--state-dir", str(state_dir)])
+
+
+def _troubles(found: dict[str, Any], again: str) -> list[Problem]:
     """What somebody should do something about, besides files that cannot be read."""
-    agent, again = found["agent"], f"mcpg-ctl gateway --state-dir {found['state_dir']}"
-    trouble = []
+    agent, trouble = found["agent"], []
     if found["expired"]:
-        trouble.append({"problem": "the credentials have expired", "fix": f"enrol again: {NEXT}"})
+        trouble.append({"problem": "the credentials have expired", "fix": NEXT})
     dataplane = agent["dataplane"] or {}
     if agent["stale"] and not agent["running"]:
         left = f"; its data plane, pid {dataplane['pid']}, still serves" if dataplane.get("pid") else ""
         trouble.append({"problem": f"the agent did not stop cleanly and does not run{left}", "fix": again})
+    elif not agent["running"] and (pid := living(Path(found["state_dir"]))) is not None:
+        trouble.append({"problem": f"a data plane, pid {pid}, serves without an agent", "fix": f"kill {pid}"})
     if agent["running"] and dataplane.get("trouble"):
         log = directory(Path(found["state_dir"])) / "log"
         trouble.append({"problem": str(dataplane["trouble"]), "fix": f"less {log}"})

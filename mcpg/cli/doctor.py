@@ -54,6 +54,7 @@ CHECKS = (
     Check("journal-mode", "the database is in WAL mode", state.journal_mode),
     Check("journal-time", "the journal's newest line is not in the future", state.journal_time),
     Check("server-record", "server.json tells the truth", state.record),
+    Check("gateway-agent", "the gateway agent of the state directory is well", state.gateway_agent),
     # what listens here, and what answers at the URL
     Check("port-http", "the API's port is free or ours", server.port_http),
     Check("port-grpc", "the gateways' port is free or ours", server.port_grpc),

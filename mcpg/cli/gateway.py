@@ -73,7 +73,7 @@ def status(line: Line) -> int:
 
 def _table(data: dict[str, Any], now: float) -> Iterator[str]:
     agent = data["agent"]
-    yield f"agent          {render.clean(_says(agent, now))}"  # in line with the rows below
+    yield f"agent          {render.clean(_says(data, now))}"  # in line with the rows below
     rows = [("state dir", data["state_dir"])]
     if agent["running"] or agent["stale"]:
         rows += _running(agent, now)
@@ -88,7 +88,12 @@ def _table(data: dict[str, Any], now: float) -> Iterator[str]:
             yield f"    fix: {render.clean(each['fix'])}"
 
 
-def _says(agent: dict[str, Any], now: float) -> str:
+def _says(data: dict[str, Any], now: float) -> str:
+    from mcpg.agent.credentials import is_foreign
+
+    agent = data["agent"]
+    if not agent["running"] and not agent["stale"] and is_foreign(data["issued_at"]):
+        return f"not run by mcpg-ctl; another program wrote the credentials {render.ago(data['issued_at'], now)}"
     if not agent["running"]:
         return "not running (it did not stop cleanly)" if agent["stale"] else "not running"
     if not agent["state"]:

@@ -71,6 +71,7 @@ class FakeSession:
         self.half_closed = asyncio.Event()
         self._heard: asyncio.Queue[pb.AgentMessage] = asyncio.Queue()
         self.to_say: asyncio.Queue[pb.ServerMessage | grpc.StatusCode] = asyncio.Queue()
+        self.last_words = "ended"
 
     def say(self, **kind: Any) -> None:
         self.to_say.put_nowait(pb.ServerMessage(**kind))
@@ -79,7 +80,8 @@ class FakeSession:
         bundle = pb.ConfigBundle(schema_version=1, config_toml=config)
         self.say(config_update=pb.ConfigUpdate(config_hash=config_hash, bundle=bundle, mode=pb.HOT_RELOAD))
 
-    def end(self, code: grpc.StatusCode) -> None:
+    def end(self, code: grpc.StatusCode, words: str = "ended") -> None:
+        self.last_words = words
         self.to_say.put_nowait(code)
 
     async def hear(self, kind: str) -> Any:
@@ -166,7 +168,7 @@ class FakeControlPlane(pb_grpc.AgentControlServicer):
             while isinstance(said := await session.to_say.get(), pb.ServerMessage):
                 await context.write(said)
             if said is not grpc.StatusCode.OK:
-                await context.abort(said, "ended")
+                await context.abort(said, session.last_words)
         finally:
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)

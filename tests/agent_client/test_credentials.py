@@ -181,3 +181,19 @@ def test_the_uid_is_the_wanted_one_or_kept(tmp_path: Path) -> None:
     assert credentials.instance_uid(tmp_path, wanted="", hostname="renamed") == first
     assert credentials.instance_uid(tmp_path, wanted="edge-1", hostname="host") == "edge-1"
     assert credentials.instance_uid(tmp_path, wanted="", hostname="host") == "edge-1"
+
+
+@pytest.mark.parametrize(
+    ("issued_at", "is_foreign"),
+    [
+        ("2026-11-22T17:29:26.436286613Z", True),  # the real gateway's
+        ("2026-11-22T17:29:26.436286Z", True),
+        ("2026-11-22T17:29:26.436Z", False),
+        ("2026-11-22T17:29:26Z", False),
+        (None, False),
+    ],
+)
+def test_whose_credentials_they_are_is_told_by_the_precision_of_their_time(
+    issued_at: str | None, is_foreign: bool
+) -> None:
+    assert credentials.is_foreign(issued_at) is is_foreign

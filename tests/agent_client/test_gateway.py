@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,14 @@ import pytest
 from mcp import Client
 
 from mcpg import errors
-from mcpg.agent import credentials
+from mcpg.agent import child_record, credentials
 from mcpg.agent.events import log_line
 from mcpg.agent.gateway import run
-from mcpg.agent.gateway_link import Timing
+from mcpg.agent.gateway_link import ANOTHER, Timing
 from mcpg.agent.pb import agent_pb2 as pb
+from mcpg.agent.sessions import Close, Session, Sessions
+from mcpg.agent.status import status as status_of
+from mcpg.host.processes import MARKER, launch
 from mcpg.settings import Agent
 
 from .conftest import ANYWHERE, ENROLMENT_URL, QUICK, Start
@@ -64,6 +68,87 @@ async def test_stored_credentials_are_used_again_without_the_url(
     await start(url="")
     assert (await cp.session()).token == token
     assert cp.registered == 0
+
+
+async def test_a_url_that_is_not_needed_is_said_to_be_kept(start: Start, cp: FakeControlPlane, tmp_path: Path) -> None:
+    stored(tmp_path / "state")
+    gateway = await start()
+    await cp.session()
+    told = [fields for name, fields in gateway.told if name == "already_enrolled"]
+    kept = {
+        "note": "the enrolment URL is not used now, and kept for when these credentials are refused",
+        "hint": "for another gateway on this machine: --state-dir PATH",
+    }
+    assert told == [{"instance_id": "inst-1", "since": "2026-01-01T00:00:00Z", **kept}]
+    assert cp.registered == 0
+    await gateway.end()
+    credentials.record_registration(tmp_path / "state", "edge-1", "2025-12-31T00:00:00Z")
+    again = await start()
+    assert again.told[0] == (
+        "already_enrolled",
+        {"instance_id": "inst-1", "instance_uid": "edge-1", "since": "2025-12-31T00:00:00Z", **kept},
+    )
+
+
+async def test_a_url_that_is_needed_is_used_without_a_word(start: Start, cp: FakeControlPlane, tmp_path: Path) -> None:
+    stored(tmp_path / "state", ttl_s=10)
+    gateway = await start()
+    await gateway.event("registered")
+    assert "already_enrolled" not in [name for name, _ in gateway.told]
+
+
+@pytest.mark.parametrize("words", ANOTHER)
+async def test_who_is_turned_away_again_says_that_another_uses_its_identity(
+    start: Start, cp: FakeControlPlane, words: str
+) -> None:
+    gateway = await start()
+    for _ in range(3):
+        (await cp.session()).end(grpc.StatusCode.ABORTED, f"{words}: its credentials are newer")
+        await gateway.event("session_ended")
+    await cp.session()
+    said = [fields for name, fields in gateway.told if name == "identity_shared"]
+    assert said == [
+        {
+            "reason": "another gateway uses this identity, and each turns the other away",
+            "times": times,
+            "hint": "for another gateway on this machine: --state-dir PATH",
+        }
+        for times in (2, 3)
+    ]
+    assert " warning identity_shared " in log_line("identity_shared", said[0], as_json=False)
+
+
+def test_these_are_the_words_of_our_own_control_plane() -> None:
+    sessions = Sessions(None)  # type: ignore[arg-type]  # nothing is read
+    older, newer = (Session("agent", "instance", generation, 0) for generation in (1, 1))
+    sessions.add(older)
+    sessions.add(newer)
+    close = older.outbox.get_nowait()
+    assert isinstance(close, Close)
+    assert (close.words, sessions.clone().what) == ANOTHER
+
+
+async def test_a_data_plane_without_its_agent_is_ended_before_ours_serves(
+    start: Start, cp: FakeControlPlane, tmp_path: Path
+) -> None:
+    """The agent that had it, by --exec, was killed. Until then it is seen, by its record alone."""
+    state = tmp_path / "state"
+    directory = child_record.directory(state)
+    directory.mkdir(parents=True)
+    pid = await launch(
+        ["sleep", "600"],
+        record=directory / "record",
+        log=directory / "log",
+        log_offset=0,
+        cwd=directory,
+        env={**os.environ, MARKER: child_record.marker(state)},
+    )
+    problem = {"problem": f"a data plane, pid {pid}, serves without an agent", "fix": f"kill {pid}"}
+    assert status_of(state)["problems"] == [problem]
+    gateway = await start()
+    assert [name for name, _ in gateway.told][:2] == ["dataplane_replaced", "listening"]
+    assert gateway.told[0][1] == {"pid": pid}
+    assert child_record.living(state) is None
 
 
 async def test_unauthenticated_drops_the_credentials_and_enrols_again(

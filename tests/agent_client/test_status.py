@@ -12,9 +12,10 @@ import grpc
 import pytest
 
 from mcpg.agent import credentials, lkg
-from mcpg.agent.events import running_path
+from mcpg.agent.events import command, running_path
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.agent.status import status as status_of
+from mcpg.settings import Agent
 
 from .conftest import ANYWHERE, ENROLMENT_URL, Start
 from .fake_cp import FakeControlPlane, echo_config, jwt, soon
@@ -150,9 +151,40 @@ async def test_a_killed_agent_is_recognised_by_its_start_time(tmp_path: Path, cp
     agent = status["agent"]
     assert (agent["running"], agent["stale"], agent["pid"], agent["state"]) == (False, True, None, None)
     assert (agent["session_open_since"], agent["listener"]) == (None, said["listener"])
-    assert status["problems"] == [
-        {"problem": "the agent did not stop cleanly and does not run", "fix": f"mcpg-ctl gateway --state-dir {state}"}
-    ]
+    again = f"mcpg-ctl gateway --state-dir {state} --config {local} --cp-grpc {cp.url}"
+    assert status["problems"] == [{"problem": "the agent did not stop cleanly and does not run", "fix": again}]
+    assert "ENROL-abc" not in json.dumps(said)
+
+
+def test_the_command_that_runs_it_again_holds_what_was_given_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be pasted anywhere: paths are absolute."""
+    monkeypatch.chdir(tmp_path)
+    start = ["mcpg-ctl", "gateway", "--state-dir", str(tmp_path / "state")]
+    assert command(Agent(state_dir=tmp_path / "state", enrollment_url=ENROLMENT_URL)) == start
+    given = Agent(
+        state_dir=tmp_path / "state",
+        enrollment_url=ENROLMENT_URL,
+        cp_grpc="https://user:pa55word@cp:7844/",
+        instance_uid="edge-1",
+        config="my gateway.yaml",
+        exec="bin/mcpg",
+        drain_timeout_s=0,
+    )
+    assert command(given) == [
+        *start, "--exec", str(tmp_path / "bin/mcpg"), "--config", str(tmp_path / "my gateway.yaml"),
+        "--cp-grpc", "https://cp:7844", "--instance-uid", "edge-1", "--drain-timeout-s", "0",
+    ]  # fmt: skip
+    assert command(Agent(state_dir=tmp_path / "state", exec="mcpg")) == [*start, "--exec", "mcpg"]
+
+
+@pytest.mark.parametrize("of_old", [None, "mcpg-ctl gateway", [1]])
+def test_a_killed_agent_that_did_not_say_how_it_was_run(tmp_path: Path, of_old: Any) -> None:
+    state = tmp_path / "a state"
+    running_path(state).parent.mkdir(parents=True)
+    running_path(state).write_text(json.dumps({"pid": 1, "started": "0", "command": of_old}))
+    assert [each["fix"] for each in status_of(state)["problems"]] == [f"mcpg-ctl gateway --state-dir '{state}'"]
 
 
 async def test_who_holds_the_lock_is_found_without_the_file(start: Start, cp: FakeControlPlane, tmp_path: Path) -> None:

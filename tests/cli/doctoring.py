@@ -85,11 +85,12 @@ def examine(ctl: Ctl) -> Examine:
 
 @pytest.fixture
 def answering(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    """A control plane at the URL, with nothing to look after."""
+    """A control plane at the URL, with a cluster and nothing else to look after."""
     monkeypatch.setenv("MCPG_CP_URL", fake.url)
     fake.says("GET", "/v1/meta", data(META))
     for collection in ("operations", "instances", "clusters", "machines"):
-        fake.says("GET", f"/v1/{collection}", data([]))
+        found = [{"name": "local", "state": "registered", "reachable": True}] if collection == "clusters" else []
+        fake.says("GET", f"/v1/{collection}", data(found))
     return fake
 
 

@@ -84,22 +84,32 @@ def test_operations_that_wait_for_a_control_plane(examine: Examine, database: sq
 # ---- agents, clusters, orphans
 
 
-def instance(state: str, seen: float | None = -5) -> dict[str, Any]:
-    agent = {"replica": 1, "state": state, "last_seen_at": None if seen is None else at(seen)}
+def instance(state: str, seen: float | None = -5, *, connected: bool = False) -> dict[str, Any]:
+    agent = {"replica": 1, "state": state, "last_seen_at": None if seen is None else at(seen), "connected": connected}
     return {"instance_uid": "u-1", "name": "edge-1", "agents": [agent]}
 
 
-def test_agents_that_are_heard(examine: Examine, answering: Fake) -> None:
+def test_agents_that_are_connected(examine: Examine, answering: Fake) -> None:
     assert examine("agents") == Said("pass", "none is enrolled", "")
-    answering.says("GET", "/v1/instances", data([instance("online"), instance("enrolling", None)]))
-    assert examine("agents") == Said("pass", "2 enrolled, all of them heard", "")
+    found = [instance("online", connected=True), instance("enrolling", None)]
+    answering.says("GET", "/v1/instances", data(found))
+    assert examine("agents") == Said("pass", "2 enrolled, 1 connected", "")
 
 
 @pytest.mark.parametrize("state", ["stale", "departed"])
 def test_an_agent_that_is_not_heard(examine: Examine, answering: Fake, state: str) -> None:
-    answering.says("GET", "/v1/instances", data([instance("online"), instance(state, -130)]))
-    words = f"not heard: edge-1, replica 1, {state} (last 2m ago)"
-    assert examine("agents") == Said("warn", words, "mcpg-ctl instance list")
+    found = [instance("online", connected=True), instance(state, -130)]
+    answering.says("GET", "/v1/instances", data(found))
+    words = f"2 enrolled, 1 connected; not heard: edge-1, replica 1, {state} (last 2m ago)"
+    assert examine("agents") == Said("warn", words, "mcpg-ctl instance show u-1")
+
+
+def test_an_agent_that_is_online_by_its_last_word_and_not_connected(examine: Examine, answering: Fake) -> None:
+    """It was killed: it stays online until it has said nothing for 90 s."""
+    found = [*[instance("online", connected=True)] * 2, instance("online", -41.5)]
+    answering.says("GET", "/v1/instances", data(found))
+    words = "3 enrolled, 2 connected; not connected: edge-1, replica 1, online (last 41s ago)"
+    assert examine("agents") == Said("warn", words, "mcpg-ctl instance show u-1")
 
 
 @pytest.mark.parametrize("check", ["agents", "clusters"])
@@ -110,9 +120,21 @@ def test_what_only_a_live_control_plane_can_tell(examine: Examine, database: sql
 
 
 def test_clusters_that_are_reachable(examine: Examine, answering: Fake) -> None:
-    assert examine("clusters") == Said("pass", "none is registered", "")
-    answering.says("GET", "/v1/clusters", data([{"name": "local", "reachable": True}]))
     assert examine("clusters") == Said("pass", "1, all reachable", "")
+
+
+def test_without_a_cluster_no_gateway_can_be_placed(examine: Examine, answering: Fake) -> None:
+    """Decommissioned ones are not listed."""
+    answering.says("GET", "/v1/clusters", data([]))
+    fix = "mcpg-ctl cluster register --name local --region local --gateways-max 20"
+    assert examine("clusters") == Said("fail", "no cluster takes gateways", fix)
+
+
+def test_clusters_that_all_drain_take_no_gateway(examine: Examine, answering: Fake) -> None:
+    found = [{"name": name, "state": "draining", "reachable": True} for name in ("eu 1", "eu-2")]
+    answering.says("GET", "/v1/clusters", data(found))
+    words = "no cluster takes gateways: eu 1, eu-2 are draining"
+    assert examine("clusters") == Said("fail", words, "mcpg-ctl cluster undrain 'eu 1'")
 
 
 def test_a_cluster_that_is_not_reachable(examine: Examine, answering: Fake) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -340,3 +341,23 @@ def test_a_record_of_one_that_does_not_answer(examine: Examine, live: None, fake
     fake.says("GET", "/v1/meta", data({"version": "0.1.0", "replica": "another"}))
     words = f"pid {os.getpid()} lives and does not answer as itself at {fake.url}"
     assert examine("server-record") == Said("fail", words, f"kill {os.getpid()}")
+
+
+# ---- the gateway agent of the directory
+
+
+def test_no_gateway_has_run_here(examine: Examine) -> None:
+    assert examine("gateway-agent") == Said("skip", "no gateway has run with this state directory", "")
+
+
+def test_an_agent_that_stopped_cleanly_leaves_nothing(examine: Examine, state: Path) -> None:
+    (state / "gateway-agent").mkdir(parents=True)
+    assert examine("gateway-agent") == Said("pass", "not running, nothing left over", "")
+
+
+def test_an_agent_that_was_killed_is_run_again_as_it_was(examine: Examine, state: Path) -> None:
+    command = ["mcpg-ctl", "gateway", "--state-dir", str(state), "--exec", "mcpg", "--config", "/my files/gateway.yaml"]
+    (state / "gateway-agent").mkdir(parents=True)
+    (state / "gateway-agent/running.json").write_text(json.dumps({"pid": 1, "started": "0", "command": command}))
+    words, fix = "the agent did not stop cleanly and does not run", shlex.join(command)
+    assert examine("gateway-agent") == Said("warn", words, fix)

@@ -27,7 +27,7 @@ DAY_S = 86_400
 
 def at(seconds: float) -> str:
     """That many seconds from now, and half a unit, so that its age is always the same."""
-    return datetime.fromtimestamp(time.time() + seconds, UTC).isoformat().replace("+00:00", "Z")
+    return datetime.fromtimestamp(time.time() + seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def nothing() -> dict[str, Any]:
@@ -84,6 +84,11 @@ def killed() -> dict[str, Any]:
 
 def expired() -> dict[str, Any]:
     return {**enrolled(), "expired": True, "expires_in_s": 0, "expires_at": at(-100), "lkg": None}
+
+
+def foreign() -> dict[str, Any]:
+    """Enrolled by the real gateway, which says nanoseconds."""
+    return {**enrolled(), "instance_uid": None, "registered_at": None, "issued_at": at(-6.5).replace("Z", "613002Z")}
 
 
 def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[Agent]:
@@ -173,7 +178,7 @@ def test_a_url_and_a_file_of_one_are_one_too_many(ctl: Ctl) -> None:
     assert "canary" not in ran.err
 
 
-@pytest.mark.parametrize("what", [nothing, enrolled, running, retrying, killed, expired])
+@pytest.mark.parametrize("what", [nothing, enrolled, running, retrying, killed, expired, foreign])
 def test_status_for_people(ctl: Ctl, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion, what: Any) -> None:
     data = what()
     monkeypatch.setattr(stored, "status", lambda _state_dir: data)

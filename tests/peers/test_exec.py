@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 from pathlib import Path
@@ -99,6 +100,30 @@ async def test_an_agent_that_is_killed_while_it_starts_leaves_no_second_data_pla
     await agent.start()
     assert len(agent.data_planes()) == 1
     assert agent.data_planes() == [agent.said("dataplane_started")[0]["pid"]]
+
+
+async def test_the_remedy_for_a_killed_agent_is_the_command_it_was_run_by(
+    agent: Agent, tmp_path: Path, spawn: Spawn
+) -> None:
+    """With its config, from another directory; an agent of the other kind ends what was left, and there is never a second."""
+    local = tmp_path / "local config.yaml"
+    local.write_text('gateway: {server: {bind_address: "127.0.0.1:0"}}\n')
+    await agent.enrol(config=local)
+    (left,) = agent.data_planes()
+    await agent.process.end(signal.SIGKILL)
+    fix = status_of(agent.state)["problems"][0]["fix"]
+    options = {"exec": real("mcpg"), "config": local, "cp-grpc": f"http://{agent.plane.grpc}"}
+    words = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    assert shlex.split(fix) == ["mcpg-ctl", "gateway", "--state-dir", str(agent.state), *words]
+
+    agent.run(exec="", config=local)
+    await agent.plane.until(lambda: _true(agent.said("session_opened")), "our own data plane serves")
+    assert [each["pid"] for each in agent.said("dataplane_replaced")] == [left]
+    assert agent.data_planes() == []
+
+
+async def _true(found: list[Any]) -> bool:
+    return bool(found)
 
 
 async def test_what_crashes_again_and_again_is_braked_reported_and_comes_back(agent: Agent, tmp_path: Path) -> None:

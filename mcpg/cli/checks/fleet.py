@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from mcpg.cli import database, render
-from mcpg.cli.checks.facts import Facts, Skip, Verdict, good, note
+from mcpg.cli.checks.facts import Facts, Skip, Verdict, bad, good, note
 
 _STUCK_S = 300.0
+_REGISTER = "mcpg-ctl cluster register --name local --region local --gateways-max 20"
 _NAMED = 3  # how many are named; the rest is counted
 _OPEN = "SELECT id, kind, name, state, updated_at FROM operation WHERE finished_at IS NULL ORDER BY created_at"
 _ORPHANS = "SELECT name, instance_uid FROM instance WHERE deleted_at IS NULL AND orphaned_at IS NOT NULL"
@@ -65,18 +66,23 @@ def _waiting(facts: Facts) -> Verdict:
 
 
 def agents(facts: Facts) -> Verdict:
-    """Agents that should be heard and are not. Only a live control plane can tell."""
-    found = facts.ask("v1", "instances")
-    silent = [
-        f"{each.get('name') or each.get('instance_uid')}, replica {agent.get('replica')}, {agent['state']}{_seen(agent)}"
-        for each in found
-        for agent in each.get("agents") or []
-        if agent.get("state") in ("stale", "departed")
-    ]
-    if silent:
-        return note(f"not heard: {_listed(silent, '; ')}", "mcpg-ctl instance list")
-    count = sum(len(each.get("agents") or []) for each in found)
-    return good(f"{count} enrolled, all of them heard" if count else "none is enrolled")
+    """Agents that should be heard or connected and are not. Only a live control plane can tell."""
+    found = [(each, agent) for each in facts.ask("v1", "instances") for agent in each.get("agents") or []]
+    silent = [(each, agent) for each, agent in found if agent.get("state") in ("stale", "departed")]
+    cut = [(each, agent) for each, agent in found if agent.get("state") == "online" and not agent.get("connected")]
+    connected = sum(bool(agent.get("connected")) for _, agent in found)
+    counts = f"{len(found)} enrolled, {connected} connected"
+    if silent or cut:
+        words = [_listed((_agent(*each) for each in which), "; ") for which in (silent, cut)]
+        why = [f"{what}: {names}" for what, names in zip(("not heard", "not connected"), words, strict=True) if names]
+        uid = str((silent or cut)[0][0].get("instance_uid"))
+        return note(f"{counts}; {'; '.join(why)}", f"mcpg-ctl instance show {shlex.quote(uid)}")
+    return good(counts if found else "none is enrolled")
+
+
+def _agent(instance: dict[str, Any], agent: dict[str, Any]) -> str:
+    name = instance.get("name") or instance.get("instance_uid")
+    return f"{name}, replica {agent.get('replica')}, {agent.get('state')}{_seen(agent)}"
 
 
 def _seen(agent: dict[str, Any]) -> str:
@@ -99,8 +105,13 @@ def orphans(facts: Facts) -> Verdict:
 
 
 def clusters(facts: Facts) -> Verdict:
-    """Clusters that the control plane cannot reach."""
+    """Whether a cluster takes gateways, and which of them the control plane cannot reach."""
     found = facts.ask("v1", "clusters")
+    resting = [str(each.get("name")) for each in found if each.get("state") == "draining"]
+    if len(resting) == len(found):
+        words = f": {_listed(resting)} {'is' if len(resting) == 1 else 'are'} draining" if resting else ""
+        way_on = f"mcpg-ctl cluster undrain {shlex.quote(resting[0])}" if resting else _REGISTER
+        return bad(f"no cluster takes gateways{words}", way_on)
     lost = [
         f"{each.get('name')}{': ' if each.get('reason') else ''}{each.get('reason') or ''}"
         for each in found
@@ -108,7 +119,7 @@ def clusters(facts: Facts) -> Verdict:
     ]
     if lost:
         return note(f"unreachable: {_listed(lost, '; ')}", "mcpg-ctl cluster health")
-    return good(f"{len(found)}, all reachable" if found else "none is registered")
+    return good(f"{len(found)}, all reachable")
 
 
 def states(facts: Facts) -> Verdict:

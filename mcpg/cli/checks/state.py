@@ -171,3 +171,19 @@ def record(facts: Facts) -> Verdict:
     if local.state == "stopped":
         return good("no control plane runs on this directory")
     return good(f"pid {pid} at {url}, answers in {render.took(local.took_ms)}")
+
+
+def gateway_agent(facts: Facts) -> Verdict:
+    """What `gateway-status` reports as a problem of the agent here, a data plane that it left behind among them."""
+    if not (facts.state_dir / "gateway-agent").exists():
+        raise Skip("no gateway has run with this state directory")
+    from mcpg.agent.status import status
+
+    found = status(facts.state_dir)
+    if problems := found["problems"]:
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        again = f"mcpg-ctl gateway-status --state-dir {shlex.quote(str(facts.state_dir))}"
+        return note(f"{problems[0]['problem']}{more}", problems[0]["fix"] or again)
+    return good(
+        f"running, pid {found['agent']['pid']}" if found["agent"]["running"] else "not running, nothing left over"
+    )
