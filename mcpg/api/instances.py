@@ -7,6 +7,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from mcpg import present
 from mcpg.api.context import FLAG, actor, answer, idempotency_key, parse, query, server, slug
 from mcpg.api.stream import ladder
+from mcpg.engine import instances as gateways
 from mcpg.engine.orphans import adopt, reap
 from mcpg.errors import NotFound
 from mcpg.store import reads
@@ -28,10 +29,11 @@ async def everywhere(request: Request) -> HTTPResponse:
     return answer(await present.instances(parts.db, parts.live, org, orphaned=orphaned))
 
 
-@blueprint.get("/instances/<uid>")
-async def anywhere(request: Request, uid: str) -> HTTPResponse:
+@blueprint.get("/instances/<ref>")
+async def anywhere(request: Request, ref: str) -> HTTPResponse:
+    """By uid, name, or the beginning of a uid."""
     parts = server(request)
-    row = await reads.instance_by_ref(parts.db, uid)
+    row = await gateways.find(parts.engine, ref)
     return answer(present.instance(row, await reads.agents(parts.db, row["id"]), parts.live))
 
 

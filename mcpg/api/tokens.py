@@ -53,5 +53,5 @@ async def revoke(request: Request, org: str, ws: str, env: str, token_id: str) -
     await parts.db.writer.execute(writes.revoke_token(str(where), token_id, now))
     row = await reads.find_token_of(parts.db, where.org, where.workspace, where.environment, token_id)
     if row is None:
-        raise NotFound(f"no enrolment token {token_id[:60]} in {where}", hint="mcpg-ctl token list shows them")
+        raise NotFound(f"no enrolment token {token_id[:60]} in {where}", hint="those there are: mcpg-ctl token list")
     return answer(present.token(row, now))

@@ -6,6 +6,7 @@ written down in one transaction. Called by requests.py and orphans.py.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mcpg.engine.core import Core, Scope
@@ -19,6 +20,16 @@ Row = dict[str, Any]
 
 class KeyRace(Conflict):
     """Another request with this Idempotency-Key was accepted a moment earlier."""
+
+
+async def first_or_same(attempt: Callable[[], Awaitable[Operation]]) -> Operation:
+    """*attempt*, once more when another request came first: it may have been this very one, arriving twice."""
+    for _ in range(4):
+        try:
+            return await attempt()
+        except (KeyRace, Busy, NameTaken) as exc:
+            race = exc
+    raise race
 
 
 def body_hash(scope: Scope, verb: str, body: dict[str, Any]) -> str:

@@ -173,7 +173,7 @@ class Agents:
 
     def _is_same(self, token: Row, agent: Row, who: Introduction) -> bool:
         """Whether who registers is the agent that used this token before, by everything we can see."""
-        if agent["instance_uid"] != who.uid or self._engine.fleet.is_live(agent["id"]):
+        if agent["is_gone"] or agent["instance_uid"] != who.uid or self._engine.fleet.is_live(agent["id"]):
             return False
         seen = agent["last_seen_at"] is not None or self.last_heard(agent["id"]) is not None
         return bool(token["one_shot"]) or seen

@@ -105,7 +105,7 @@ async def find(engine: Core, ref: str) -> Row:
         raise NotFound(
             f"no cluster {ref[:80]}",
             cause=f"clusters here: {', '.join(names[:20]) or 'none'}",
-            hint="mcpg-ctl cluster list -o wide shows the ids",
+            hint="their ids: mcpg-ctl cluster list -o wide",
         )
     if len(found) > 1:
         raise Usage(
@@ -186,7 +186,7 @@ async def in_use(engine: Core, row: Row) -> ClusterInUse:
         hint=f"delete them first (mcpg-ctl cluster drain --id {name} keeps new ones away),"
         f" or orphan them: mcpg-ctl cluster decommission --id {name} --force",
         gateways=gateways,
-        allowed=M.allowed(row["state"]),
+        allowed=[e for e in M.allowed(row["state"]) if e != Event.DECOMMISSION.value],  # that one is being refused
         machine=M.name,
         state=row["state"],
     )

@@ -312,7 +312,12 @@ def _key(key: object, path: str) -> str:
 
 def _dump(document: dict[str, Any]) -> str:
     """Sorted (the gateway keeps no order either), one way to write each value, no anchors (`_plain` shares nothing)."""
-    text = yaml.dump(document, Dumper=_Dumper, sort_keys=True, allow_unicode=True, default_flow_style=False, width=120)
+    try:
+        text = yaml.dump(
+            document, Dumper=_Dumper, sort_keys=True, allow_unicode=True, default_flow_style=False, width=120
+        )
+    except ValueError as error:  # a number of more than 4300 digits, written in another base than 10
+        raise BadConfig("the config holds a number that is too large", cause=str(error), hint=_HINT) from error
     if len(text.encode()) > MAX_BYTES:
         raise _too_large("the config, as it is sent,")
     return str(text)

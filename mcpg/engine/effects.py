@@ -5,6 +5,7 @@ finds what it did before. None of them moves a state: it answers with an Outcome
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -33,7 +34,8 @@ async def reserve(engine: Core, op: Operation) -> Outcome:
     held = await reads.find_reservation(engine.db, op.instance_id)
     chosen, more = await choose(engine, held, op.spec, op.cluster_id)
     if isinstance(chosen, allocator.Refusal):
-        return _no_capacity(engine, op, chosen)
+        held_in = chosen.reasons[0][0] if held else ""
+        return _no_capacity(engine, op, chosen, room_hint(op.spec, held_in=held_in, is_pinned=bool(op.cluster_id)))
     after = chosen.gateways_used + more.places
     orphan: dict[str, Any] = {}
     if held is None and op.previous is not None:  # it exists and holds nothing: its cluster was taken away
@@ -81,17 +83,31 @@ async def choose(
     return (allocator.Refusal(((room.name, why),)) if why else room), more
 
 
-def _no_capacity(engine: Core, op: Operation, refusal: allocator.Refusal) -> Outcome:
+def room_hint(spec: dict[str, Any], *, held_in: str = "", is_pinned: bool = False) -> str:
+    """The way on for *spec* where no cluster takes it. Who holds room somewhere (*held_in*) stays there."""
+    if held_in:
+        return f"ask for fewer replicas or a smaller --size; what there is: mcpg-ctl cluster show {held_in}"
+    if is_pinned:
+        return "leave out --cluster, and the allocator chooses; what there is: mcpg-ctl cluster list"
+    words = f"--region {shlex.quote(spec['region'] or 'REGION')}"
+    if spec["isolation_tier"] != DEFAULT_TIER:
+        words += f" --isolation-tier {shlex.quote(spec['isolation_tier'])}"
+    return f"mcpg-ctl cluster register --name NAME {words} --gateways-max N"
+
+
+def _no_capacity(engine: Core, op: Operation, refusal: allocator.Refusal, hint: str) -> Outcome:
     wanted = [_count(op.spec["replicas"], "replica"), f"size {op.spec['size']}"]
     wanted += [f"region {op.spec['region']}"] if op.spec["region"] else []
     wanted += [f"tier {op.spec['isolation_tier']}"] if op.spec["isolation_tier"] != DEFAULT_TIER else []
     return Outcome(
         P.NO_CAPACITY,
         reason=f"no cluster can take {op.name} ({', '.join(wanted)}): {refusal}",
-        data={"code": "no_capacity", "clusters": [{"name": n, "reason": r} for n, r in refusal.reasons]},
+        data={
+            "code": "no_capacity", "clusters": [{"name": n, "reason": r} for n, r in refusal.reasons], "hint": hint,
+        },
         sets=ended(engine, f"no cluster can take {op.name}: {refusal}", "no_capacity"),
         also=_not_created(engine, op),
-    )
+    )  # fmt: skip
 
 
 def _count(number: int, what: str) -> str:
@@ -130,8 +146,12 @@ def _applied(placed: tuple[Placed, ...], told: int) -> str:
     return ", ".join(parts)
 
 
-async def _converge(engine: Core, op: Operation, spec: dict[str, Any]) -> tuple[tuple[Placed, ...], int]:
-    """Make the provisioner and the connected agents follow *spec*: the replicas, and how many agents were sent it."""
+async def _converge(engine: Core, op: Operation, spec: dict[str, Any], key: str = "") -> tuple[tuple[Placed, ...], int]:
+    """
+    Make the provisioner and the connected agents follow *spec*: the replicas, and how many agents were sent it.
+
+    *key* is the idempotency key of an order that is not the operation's first.
+    """
     config = await reads.find_config(engine.db, op.instance_id, spec["config_version"])
     if config is None or engine.provisioner is None:
         raise PermanentError(f"config version {spec['config_version']} of {op.name} is not in the database")
@@ -141,7 +161,7 @@ async def _converge(engine: Core, op: Operation, spec: dict[str, Any]) -> tuple[
 
     placed = await engine.provisioner.apply(
         Order(
-            op.instance_id, op.name, op.id, spec["replicas"], config["rendered"], enrol,
+            op.instance_id, op.name, key or op.id, spec["replicas"], config["rendered"], enrol,
             lambda replica: f"{op.instance_id}.{replica}",
         )
     )  # fmt: skip
@@ -194,10 +214,19 @@ async def _undo_apply(engine: Core, op: Operation, lines: list[Line]) -> tuple[s
     row = await reads.find_instance(engine.db, op.instance_id)
     back = writes.assign(op.instance_id, (row or {})["cluster_id"], old, old["config_version"], old["config_hash"])
     await engine.db.writer.execute(back)  # before the push: an agent that connects now must be given the old config
-    placed, _ = await _converge(engine, op, old)
+    placed, _ = await _converge(engine, op, old, undo_key(op, lines))
     endpoints = writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints])
     words = f"config version {old['config_version']} put back on {_count(old['replicas'], 'replica')}"
     return words, (endpoints,)
+
+
+def undo_key(op: Operation, lines: list[Line]) -> str:
+    """
+    The key of what a compensation orders: a replica that the operation started and that ended is started again, with
+    its previous config. The same after a crash; another one after a resume.
+    """
+    entered = sum(line.dest == provision.State.COMPENSATING.value and line.source != line.dest for line in lines)
+    return f"{op.id}-undo-{entered}"
 
 
 async def _departures(engine: Core, op: Operation) -> tuple[Fire, ...]:
@@ -240,7 +269,11 @@ async def drain(engine: Core, op: Operation) -> Outcome:
 
 
 async def remove(engine: Core, op: Operation) -> Outcome:
-    """Stop the replicas; a gateway that is already gone is a success."""
+    """Stop the replicas; a gateway that is already gone is a success. Of one that enrolled itself none is ours."""
+    instance = await reads.find_instance(engine.db, op.instance_id)
+    if instance is not None and not instance["managed"]:
+        engine.fleet.cut(op.instance_id, "the gateway was deleted")
+        return Outcome(T.REMOVED, reason="it enrolled itself and has departed: nothing to stop", data={"pids": []})
     if engine.provisioner is None:
         raise PermanentError("this control plane runs without a provisioner", cause="it runs with --provisioner none")
     removed = await engine.provisioner.remove(op.instance_id)
@@ -252,10 +285,14 @@ async def remove(engine: Core, op: Operation) -> Outcome:
 async def gone(engine: Core, op: Operation) -> Outcome:
     """Everything is seen gone: the room is free, the name too, the credentials are worth nothing."""
     at = engine.clock()
+    instance = await reads.find_instance(engine.db, op.instance_id)
+    is_ours = instance is None or bool(instance["managed"])
     return Outcome(
         T.GONE,
         facts=teardown.Seen(connected=engine.fleet.connected(op.instance_id)),
-        reason="process gone, no agent connected, room released",
+        reason="process gone, no agent connected, room released"
+        if is_ours
+        else "no agent connected, its credentials are worth nothing",
         data=await room_of(engine, op),
         sets=ended(engine),
         also=(

@@ -241,7 +241,7 @@ class Engine(Core):
                         return await effect(self, op)
                     except TemporaryError as exc:
                         op.attempt += 1
-                        words = exc.what
+                        words = exc.what + (f": {exc.cause}" if exc.cause else "")
                         delay = min(RETRY_CAP_S, exc.delay * 2 ** (op.attempt - 1)) * random.uniform(0.75, 1.25)  # noqa: S311
                         log.info("%s: %s: %s; attempt %d in %.1f s", op.id, rest.effect, words, op.attempt + 1, delay)
                         await self.db.writer.execute(writes.put_off(op.id, op.version, self.clock() + int(delay * 1e6)))

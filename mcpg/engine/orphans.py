@@ -12,6 +12,7 @@ from typing import Any
 from mcpg.engine.accept import (
     accept,
     body_hash,
+    first_or_same,
     needs_provisioner,
     new_operation,
     running_on,
@@ -20,7 +21,7 @@ from mcpg.engine.accept import (
 )
 from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation
-from mcpg.engine.requests import delete
+from mcpg.engine.requests import delete, delete_command
 from mcpg.errors import NotFound, Refused
 from mcpg.machines import provision
 from mcpg.store import fleet, reads, writes
@@ -35,10 +36,19 @@ async def adopt(engine: Core, org: str, uid: str, cluster: str, *, actor: str, k
     Refused for a gateway that is no orphan.
     """
     needs_provisioner(engine)
-    row = await _instance(engine, org, uid)
+    return await first_or_same(lambda: _adopt(engine, org, uid, cluster, actor, key))
+
+
+async def _adopt(engine: Core, org: str, uid: str, cluster: str, actor: str, key: str | None) -> Operation:
+    row = await _known(engine, org, uid)
     scope = scope_of(row)
     digest = body_hash(scope, "adopt", {"instance_uid": uid, "cluster": cluster})
-    running = await same_request(engine, scope, digest, key) or await running_on(engine, scope, row, digest)
+    same = await same_request(engine, scope, digest, key)
+    if same is not None:
+        return same
+    if row["deleted_at"] is not None:
+        raise _not_here(org, uid)
+    running = await running_on(engine, scope, row, digest)
     if running is not None:
         return running
     if row["orphaned_at"] is None:
@@ -52,21 +62,26 @@ async def adopt(engine: Core, org: str, uid: str, cluster: str, *, actor: str, k
 
 
 async def reap(engine: Core, org: str, uid: str, *, actor: str, key: str | None) -> Operation:
-    """Accept the teardown of an orphan. Raises as `requests.delete`, and Refused for a gateway that is no orphan."""
-    row = await _instance(engine, org, uid)
-    if row["orphaned_at"] is None:
-        raise _no_orphan(
-            row, f"mcpg-ctl provision delete --org {org} --workspace {row['workspace']} --env {row['environment']}"
-            f" --instance-uid {uid} deletes it",
-        )  # fmt: skip
+    """
+    Accept the teardown of an orphan, or of what enrolled itself and has departed. Raises as `requests.delete`, and Refused
+    for a gateway that is ours and no orphan.
+    """
+    row = await _known(engine, org, uid)
+    if row["deleted_at"] is None and row["orphaned_at"] is None and row["managed"]:
+        raise _no_orphan(row, f"it is deleted by: {delete_command(row)}")
     return await delete(engine, scope_of(row), uid, actor=actor, key=key)
 
 
-async def _instance(engine: Core, org: str, uid: str) -> Row:
+async def _known(engine: Core, org: str, uid: str) -> Row:
+    """Also one that is gone: a request that is repeated after its end finds its operation."""
     row = await reads.find_instance_by_uid(engine.db, uid)
-    if row is None or row["org"] != org or row["deleted_at"] is not None:
-        raise NotFound(f"no instance {uid[:80]} in org {org}", hint="mcpg-ctl instance list --orphaned")
+    if row is None or row["org"] != org:
+        raise _not_here(org, uid)
     return row
+
+
+def _not_here(org: str, uid: str) -> NotFound:
+    return NotFound(f"no instance {uid[:80]} in org {org}", hint="mcpg-ctl instance list --orphaned")
 
 
 async def _living(engine: Core, name: str) -> str:

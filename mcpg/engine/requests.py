@@ -8,6 +8,7 @@ it claims (the name, the instance), so that two requests at once cannot both be 
 from __future__ import annotations
 
 import asyncio
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -15,9 +16,9 @@ from typing import Any, Literal
 
 from mcpg.engine import effects
 from mcpg.engine.accept import (
-    KeyRace,
     accept,
     body_hash,
+    first_or_same,
     needs_provisioner,
     new_operation,
     running_on,
@@ -28,8 +29,8 @@ from mcpg.engine.allocator import NOTHING, Need, Refusal, Room
 from mcpg.engine.config import DEFAULT_CONFIG, Rendered, render
 from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
-from mcpg.errors import BadSpec, Busy, NameTaken, NoCapacity, NotFound, Refused
-from mcpg.machines import provision, teardown
+from mcpg.errors import BadSpec, NoCapacity, NotFound, Refused
+from mcpg.machines import enrolment, provision, teardown
 from mcpg.store import reads, writes
 from mcpg.store.clock import short_id, uuid7
 from mcpg.store.journal import Fire, Step, canonical
@@ -74,21 +75,20 @@ async def publish(engine: Core, scope: Scope, wish: Publish, *, actor: str, key:
     config = None if wish.config is None else await _rendered(wish.config)
     body = {f: getattr(wish, f) for f in wish.__dataclass_fields__}
     digest = body_hash(scope, "publish", body)
-    for _ in range(4):
+
+    async def attempt() -> Operation:
         same = await same_request(engine, scope, digest, key)
         if same is not None:
             return same
         holder = await reads.find_live_name(engine.db, wish.name)
-        try:
-            if holder is None:
-                return await _create(engine, scope, wish, config, digest, actor, key)
-            running = await running_on(engine, scope, holder, digest)
-            if running is not None:
-                return running
-            return await _update(engine, scope, wish, holder, config, digest, actor, key)
-        except (KeyRace, Busy, NameTaken) as exc:
-            race = exc  # look again: it may be the same request, arriving twice
-    raise race
+        if holder is None:
+            return await _create(engine, scope, wish, config, digest, actor, key)
+        running = await running_on(engine, scope, holder, digest)
+        if running is not None:
+            return running
+        return await _update(engine, scope, wish, holder, config, digest, actor, key)
+
+    return await first_or_same(attempt)
 
 
 async def _create(
@@ -194,7 +194,8 @@ async def plan(engine: Core, scope: Scope, wish: Publish) -> Plan:
     held = await reads.find_reservation(engine.db, holder["id"]) if holder else None
     chosen, _ = await effects.choose(engine, held, spec)
     if isinstance(chosen, Refusal):
-        raise NoCapacity(f"no cluster can take {wish.name}", cause=str(chosen))
+        hint = effects.room_hint(spec, held_in=holder["cluster"] if holder and held else "")
+        raise NoCapacity(f"no cluster can take {wish.name}", cause=str(chosen), hint=hint)
     engine.rooms.changed(chosen.id)  # nothing is taken
     before = Need(held["places"], held["cpu_millicores"], held["memory_bytes"]) if held else NOTHING
     change = Need(*(after - now for after, now in zip(effects.need_of(spec), before, strict=True)))
@@ -202,7 +203,14 @@ async def plan(engine: Core, scope: Scope, wish: Publish) -> Plan:
 
 
 async def delete(engine: Core, scope: Scope, instance_uid: str, *, actor: str, key: str | None) -> Operation:
-    """Accept a teardown. Raises NotFound, Busy (naming what runs), Refused for a gateway we do not manage, KeyReused."""
+    """
+    Accept a teardown. Raises NotFound, Busy (naming what runs), KeyReused, and Refused for a gateway that enrolled itself
+    and has not departed: we cannot stop it.
+    """
+    return await first_or_same(lambda: _delete(engine, scope, instance_uid, actor, key))
+
+
+async def _delete(engine: Core, scope: Scope, instance_uid: str, actor: str, key: str | None) -> Operation:
     digest = body_hash(scope, "delete", {"instance_uid": instance_uid})
     same = await same_request(engine, scope, digest, key)
     if same is not None:
@@ -213,16 +221,13 @@ async def delete(engine: Core, scope: Scope, instance_uid: str, *, actor: str, k
         raise NotFound(
             f"no instance {instance_uid} in {scope}",
             cause="it was deleted" if gone else "",
-            hint=f"mcpg-ctl instance list --org {scope.org} -o wide shows the uids",
+            hint=f"the uids: mcpg-ctl instance list --org {scope.org} -o wide",
         )
-    if not row["managed"]:
-        raise Refused(
-            f"{instance_uid} is not managed by this control plane",
-            cause="it enrolled itself: somebody else started it, and only they can stop it",
-            hint="stop the gateway where it runs; it departs five minutes later",
-        )
-    held = await reads.find_operation(engine.db, row["operation_id"]) if row["operation_id"] else None
     before: list[Step] = []
+    if not row["managed"]:
+        await _must_have_departed(engine, row)
+        before = [writes.departed_only(row["id"])]
+    held = await reads.find_operation(engine.db, row["operation_id"]) if row["operation_id"] else None
     if held is not None and held["state"] == "paused":
         if held["machine"] == teardown.MACHINE.name:  # the same delete, asked for again: go on with it
             await engine.db.writer.fire(
@@ -232,17 +237,44 @@ async def delete(engine: Core, scope: Scope, instance_uid: str, *, actor: str, k
                 )
             )  # fmt: skip
             return Operation.of(held)
-        before = _superseded(engine, held, actor)
+        before += _superseded(engine, held, actor)
     else:
         running = await running_on(engine, scope, row, digest)
         if running is not None:
             return running
-    operation_id = short_id("op-")
-    op = new_operation(
-        operation_id, "teardown", "delete", scope, row["name"], row["id"], row["spec"], None, actor, digest
-    )
-    also: list[Step] = [*before, writes.occupy_instance(row["id"], operation_id, row["name"])]
+    operation_id, name = short_id("op-"), row["name"] or row["instance_uid"]
+    op = new_operation(operation_id, "teardown", "delete", scope, name, row["id"], row["spec"], None, actor, digest)
+    also: list[Step] = [*before, writes.occupy_instance(row["id"], operation_id, name)]
     return await accept(engine, op, teardown.Event.ACCEPT, also, key)
+
+
+def delete_command(row: Row) -> str:
+    """What deletes this gateway, whatever the place that is set."""
+    place = f"--org {row['org']} --workspace {row['workspace']} --env {row['environment']}"
+    return f"mcpg-ctl provision delete {place} --instance-uid {shlex.quote(row['instance_uid'])}"
+
+
+_DEPARTS = {
+    enrolment.State.ENROLLING.value: "it departs when nothing is heard of it for ten minutes",
+    enrolment.State.ONLINE.value: "stopped, it departs when it says goodbye, else after five minutes of silence",
+    enrolment.State.STALE.value: "it departs after five minutes of silence",
+    enrolment.State.QUARANTINED.value: "it departs once it is revived and stopped",
+}
+
+
+async def _must_have_departed(engine: Core, row: Row) -> None:
+    """Of a gateway that enrolled itself only what is known of it can be deleted, once nothing of it runs any more."""
+    uid = row["instance_uid"]
+    for agent in await reads.agents(engine.db, row["id"]):
+        if agent["state"] in _DEPARTS:
+            raise Refused(
+                f"{uid} has not departed: it is {agent['state']}",
+                cause=f"it enrolled itself: only who started it can stop it; {_DEPARTS[agent['state']]}",
+                hint=f"stop it where it runs and see it depart: mcpg-ctl instance show {shlex.quote(uid)}"
+                f"      then: {delete_command(row)}",
+                agent=agent["id"],
+                state=agent["state"],
+            )
 
 
 def _superseded(engine: Core, held: Row, actor: str) -> list[Step]:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 CLASSES: Final = ("s", "m", "l", "xl")
 DEFAULT: Final = "s=250m/256Mi,m=500m/512Mi,l=1000m/1Gi,xl=2000m/2Gi"
 _UNITS: Final = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-_CLASS = re.compile(r"([a-z]+)=([0-9]{1,9})m/([0-9]{1,12})(|Ki|Mi|Gi)")
+_CLASS = re.compile(r"([a-z]+)=([0-9]{1,12})m/([0-9]{1,12})(|Ki|Mi|Gi)")
 
 
 class Size(NamedTuple):
@@ -24,6 +24,7 @@ class Size(NamedTuple):
     memory_bytes: int
 
 
+MOST: Final = Size(10**9, 2**40)  # SQLite can add up a million of them, the places of the largest cluster
 Sizes = Mapping[str, Size]
 
 
@@ -40,6 +41,8 @@ def parse(text: str) -> Sizes:
                 f"{name!r} is given twice" if name in found else f"{name!r} is none of {', '.join(CLASSES)}"
             )
         found[name] = Size(int(cpu), int(memory) * _UNITS[unit])
+        if found[name].cpu_millicores > MOST.cpu_millicores or found[name].memory_bytes > MOST.memory_bytes:
+            raise ValueError(f"{part.strip()!r} takes too much: at most 1000000000m and 1024Gi")
         if not all(found[name]):
             raise ValueError(f"{part.strip()!r} takes nothing: CPU and memory are at least 1")
     if missing := [name for name in CLASSES if name not in found]:

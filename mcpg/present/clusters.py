@@ -144,7 +144,7 @@ def _of_cluster(c: Cluster) -> Iterator[Attention]:
         if amount.total is not None and taken > amount.total:
             yield _note("critical", "overcommitted", c.name, f"{c.name} holds {taken} of {amount.total} {unit}", LIST)
         elif amount.free == 0:
-            hint = "mcpg-ctl cluster register adds room"
+            hint = "more room: mcpg-ctl cluster register --name NAME --region REGION --gateways-max N"
             yield _note("warning", "full", c.name, f"{c.name} is full: {taken} of {amount.total} {unit}", hint)
     if c.state == State.DRAINING.value:
         left = f"{c.gateways} gateway{'s' * (c.gateways != 1)} left" if c.gateways else "it is empty"

@@ -34,6 +34,17 @@ def occupy_instance(instance_id: str, operation_id: str, what: str) -> Also:
     )
 
 
+def departed_only(instance_id: str) -> Also:
+    """Changes nothing; refused when an agent of it is anything but departed."""
+    return Also(
+        "UPDATE instance SET managed=managed WHERE id=?1"
+        " AND NOT EXISTS (SELECT 1 FROM agent WHERE instance_id=?1 AND state!='departed')",
+        (instance_id,),
+        expect=1,
+        refuse=lambda: Conflict("the gateway came back a moment earlier", hint="stop it where it runs, then try again"),
+    )
+
+
 def assign(instance_id: str, cluster_id: str, spec: dict[str, Any], version: int, config_hash: str) -> Also:
     """What the instance should be from now on."""
     return Also(
@@ -211,7 +222,14 @@ def revoke_token(scope: str, token_id: str, at: int) -> Also:
 
 
 def revoke_tokens_of(instance_id: str, at: int) -> Also:
-    return Also("UPDATE bootstrap_token SET revoked_at=? WHERE instance_id=? AND revoked_at IS NULL", (at, instance_id))
+    """Those minted for it, and those that it used up alone; one that others share, or may still use, is theirs too."""
+    return Also(
+        "UPDATE bootstrap_token SET revoked_at=?1 WHERE revoked_at IS NULL AND (instance_id=?2 OR (use_count>=max_uses"
+        " AND id IN (SELECT token_id FROM agent WHERE instance_id=?2) AND NOT EXISTS (SELECT 1 FROM agent a"
+        " JOIN instance i ON i.id=a.instance_id"
+        " WHERE a.token_id=bootstrap_token.id AND i.id!=?2 AND i.deleted_at IS NULL)))",
+        (at, instance_id),
+    )
 
 
 def renew_agent(agent_id: str, generation: int, token_id: str, uid: str, software: str, host: dict[str, Any]) -> Also:

@@ -15,7 +15,18 @@ from mcpg.engine.ports import Exited
 from mcpg.errors import Forbidden, Unavailable
 from mcpg.machines.enrolment import Event
 from mcpg.store import reads, writes
-from tests.agent.conftest import BOUND_S, Core, Gateway, Paper, Stream, ask_operator, mint, settled, the_agent
+from tests.agent.conftest import (
+    BOUND_S,
+    Core,
+    Gateway,
+    Paper,
+    Stream,
+    ask_operator,
+    mint,
+    settled,
+    status_of,
+    the_agent,
+)
 from tests.conftest import Plane, StartPlane
 
 Make = Callable[..., Gateway]
@@ -246,6 +257,18 @@ async def test_deregister(plane: Plane, gateway: Make) -> None:
     assert history[-1]["reason"] == "moving  house"
     await one.connect()
     assert (await settled(plane, one.agent_id, "online"))["reason"] == ""
+
+
+async def test_a_gateway_cannot_deregister_another(plane: Plane, gateway: Make) -> None:
+    """A request that names another instance than its credentials do is refused, and neither of them departs."""
+    one, other = gateway(), gateway()
+    await enrolled(plane, one)
+    await enrolled(plane, other)
+    asked = one.call("Deregister", pb.DeregisterRequest(instance_id=other.agent_id))
+    assert await status_of(asked) == CODE.PERMISSION_DENIED
+    for each in (one, other):
+        assert (await settled(plane, each.agent_id, "online"))["state"] == "online"
+    assert (await one.call("Deregister", pb.DeregisterRequest(instance_id=one.agent_id))).acknowledged
 
 
 async def test_what_a_dead_gateway_had_said(start_plane: StartPlane, dial: Make) -> None:

@@ -170,6 +170,9 @@ async def test_a_cluster_with_gateways_is_protected_and_they_are_named(plane: Pl
         assert refused["details"]["allowed"] == ["drain", "force_decommission"]
         assert "--force" in refused["hint"]
     assert (await cluster(plane, "eu-1"))["transitions"] == 1, "not even drained"
+    await plane.client.post(f"{ADMIN}/eu-1/drain")
+    refused = problem(await plane.client.delete(f"{ADMIN}/eu-1"), 409, "cluster_in_use")
+    assert refused["details"]["allowed"] == ["force_decommission", "undrain"], "not what was refused a moment ago"
 
 
 async def test_a_dry_run_tells_whom_force_would_orphan_and_writes_nothing(plane: Plane) -> None:

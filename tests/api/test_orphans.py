@@ -56,10 +56,41 @@ async def test_an_adoption_that_fails_leaves_the_orphan_as_it_was(start_plane: S
 async def test_an_orphan_that_finds_no_room_stays_one_and_says_why(plane: Plane) -> None:
     uid = await orphan(plane)
     ladder = await plane.ladder("POST", f"/v1/orgs/default/instances/{uid}/adopt")
-    assert (ladder[-1]["code"], ladder[-1]["data"]["clusters"]) == (
+    failed = ladder[-1]
+    assert (failed["code"], failed["data"]["clusters"], failed["data"]["hint"]) == (
         "no_capacity", [{"name": "local", "reason": "region local ≠ eu"}],
+        "mcpg-ctl cluster register --name NAME --region eu --gateways-max N",
     )  # fmt: skip
     assert (await plane.instances())[0]["orphaned_at"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({}, "--region REGION"),
+        ({"region": "mars 1"}, "--region 'mars 1'"),
+        ({"region": "eu", "isolation_tier": "dedicated"}, "--region eu --isolation-tier dedicated"),
+    ],
+    ids=["nothing", "region", "both"],
+)
+async def test_no_room_leads_to_the_cluster_that_would_have_it(plane: Plane, asked: dict[str, str], words: str) -> None:
+    """A publish says it in its last event, a dry run in its refusal."""
+    hint = f"mcpg-ctl cluster register --name NAME {words} --gateways-max N"
+    body = {"name": "edge-1", "replicas": 100, **asked}
+    assert (await plane.publish(**body))[-1]["data"]["hint"] == hint
+    assert (await plane.client.post(f"{plane.gateways}/validate", json=body)).json()["hint"] == hint
+
+
+async def test_who_has_a_cluster_is_not_sent_to_another(plane: Plane) -> None:
+    """An update stays where it is, and an adoption goes only where it is sent: a new cluster would not help either."""
+    await plane.publish("edge-1")
+    hint = "ask for fewer replicas or a smaller --size; what there is: mcpg-ctl cluster show local"
+    assert (await plane.publish("edge-1", replicas=100))[-1]["data"]["hint"] == hint
+    body = {"name": "edge-1", "replicas": 100}
+    assert (await plane.client.post(f"{plane.gateways}/validate", json=body)).json()["hint"] == hint
+    uid = await orphan(plane, "edge-2")
+    ladder = await plane.ladder("POST", f"/v1/orgs/default/instances/{uid}/adopt", json={"cluster": "local"})
+    assert ladder[-1]["data"]["hint"].startswith("leave out --cluster, and the allocator chooses;")
 
 
 async def test_publishing_an_orphans_name_adopts_it_too(plane: Plane) -> None:
@@ -102,3 +133,18 @@ async def test_a_create_that_loses_its_cluster_half_way_ends_ready_and_an_orphan
         assert (await create)[-1]["state"] == "ready"
         assert (await plane.instances())[0]["orphaned_at"]
         assert (await cluster(plane, "eu-1"))["gateways_running"] == 0
+
+
+@pytest.mark.parametrize("verb", ["adopt", "reap"])
+async def test_one_key_is_one_operation_however_often_and_late_it_is_sent(plane: Plane, verb: str) -> None:
+    """Eight times at once, and once more after the gateway is gone."""
+    uid = await orphan(plane)
+    if verb == "adopt":
+        await register(plane)
+    path, key = f"/v1/orgs/default/instances/{uid}/{verb}", {"idempotency-key": "k-1"}
+    answers = await asyncio.gather(*(plane.client.post(path, headers=key) for _ in range(8)))
+    assert [each.status_code for each in answers] == [200] * 8, [each.text for each in answers]
+    if verb == "adopt":
+        await plane.delete(uid)
+    late = await plane.client.post(path, headers=key)
+    assert {each.headers["x-operation-id"] for each in [*answers, late]} == {late.headers["x-operation-id"]}

@@ -255,7 +255,7 @@ async def test_two_different_creates_of_one_name_at_once_make_one_gateway(plane:
 
 async def test_deleting_what_is_not_there_is_not_found(plane: Plane) -> None:
     problem = await refused(plane, 404, "not_found", f"{plane.gateways}/01a2-nope", method="DELETE")
-    assert "provision history" in problem["hint"]
+    assert "instance list" in problem["hint"]
 
 
 async def test_deleting_twice_is_not_found_the_second_time(plane: Plane) -> None:

@@ -104,6 +104,30 @@ async def test_a_line_that_is_read_and_heard_is_sent_once(plane: Plane, monkeypa
     assert seen == [1, 2, 3, 4, 5]
 
 
+async def test_who_catches_up_lets_everybody_else_have_a_turn(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ten lines, whether or not anything waits for the client: else its buffers are filled in one go."""
+    await asyncio.gather(*(plane.publish(f"edge-{n}") for n in range(10)))
+    lines = await reads.operation_lines(plane.db, 0, stream.PAGE)
+    assert len(lines) == 50
+    turns = 0
+
+    async def read_before(db: Database, after: int, limit: int) -> list[Any]:
+        return lines
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(reads, "operation_lines", read_before)
+    other = asyncio.create_task(others())
+    after, pieces = await stream._page(plane.db, 0)
+    other.cancel()
+    assert (after, [piece.count("id: ") for piece in pieces]) == (lines[-1][0], [10, 10, 10, 10, 10])
+    assert turns >= 5
+
+
 async def test_a_client_that_goes_away_does_not_stop_the_operation(start_plane: StartPlane) -> None:
     scripted = Scripted()
     scripted.hold = asyncio.Event()

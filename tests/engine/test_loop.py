@@ -11,6 +11,8 @@ import pytest
 
 from mcpg.engine.ports import Exited
 from mcpg.errors import PermanentError, TemporaryError
+from mcpg.machines import provision
+from mcpg.store.journal import Fire
 from tests.conftest import Plane, StartPlane
 from tests.engine.fakes import Scripted
 
@@ -123,6 +125,25 @@ async def test_an_update_that_fails_goes_back_to_the_previous_spec(on: Plane, sc
     assert (after["replicas"], after["assigned_hash"]) == (before["replicas"], before["assigned_hash"])
     assert scripted.running[before["id"]] == 1
     assert await places(on) == 1
+
+
+async def test_what_a_compensation_orders_has_a_key_of_its_own_and_a_new_one_after_a_resume(
+    on: Plane, scripted: Scripted
+) -> None:
+    """Under the operation's own key a provisioner refuses to start again what that operation started and ended."""
+    await on.publish("edge-1", config_toml="mcp: {}")
+    scripted.problems = [PermanentError("no"), TemporaryError("not now", delay=0.001), PermanentError("nor back")]
+    paused = (await on.publish("edge-1", config_toml="governance: {}"))[-1]
+    assert paused["state"] == "paused"
+    op = paused["operation_id"]
+    await on.db.writer.submit([Fire(provision.MACHINE, op, provision.Event.RESUME, "someone")])
+
+    async def ended() -> bool:
+        return bool((await on.operation(op))["state"] == "failed")
+
+    await on.until(ended, "it is taken back")
+    keys = [op, f"{op}-undo-1", f"{op}-undo-1", f"{op}-undo-2"]
+    assert [order.operation_id for order in scripted.orders[1:]] == keys
 
 
 async def test_scaling_down_gives_the_room_back(on: Plane) -> None:
