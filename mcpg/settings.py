@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from mcpg.engine import sizes
 
+DAY_S: Final = 86_400  # the longest that a setting may make anybody wait
 DEFAULT_CP_URL: Final = "http://127.0.0.1:7843"
 
 
@@ -104,7 +105,11 @@ class Server(_Tree):
         description="path of the gateway binary; empty: `mcpg` on PATH, then the project cache, then our own agent",
     )
     local_gateways_max: int = Field(
-        20, ge=0, validation_alias=cp_env("LOCAL_GATEWAYS_MAX"), description="places in the cluster `local`"
+        20,
+        ge=0,
+        le=1_000_000,
+        validation_alias=cp_env("LOCAL_GATEWAYS_MAX"),
+        description="places in the cluster `local`",
     )
     size_classes: str = Field(
         sizes.DEFAULT,
@@ -112,16 +117,25 @@ class Server(_Tree):
         description="what one replica of each size takes of its cluster; accounted, not enforced by the local provisioner",
     )
     apply_timeout_s: float = Field(
-        30.0, gt=0, validation_alias=cp_env("APPLY_TIMEOUT_S"), description="seconds for starting a gateway's processes"
+        30.0,
+        gt=0,
+        le=DAY_S,
+        validation_alias=cp_env("APPLY_TIMEOUT_S"),
+        description="seconds for starting a gateway's processes",
     )
     confirm_timeout_s: float = Field(
         60.0,
         gt=0,
+        le=DAY_S,
         validation_alias=cp_env("CONFIRM_TIMEOUT_S"),
         description="seconds for enrolment, config acknowledgement and a first answer",
     )
     stop_grace_s: float = Field(
-        5.0, gt=0, validation_alias=cp_env("STOP_GRACE_S"), description="seconds from SIGTERM to SIGKILL of a gateway"
+        5.0,
+        gt=0,
+        le=DAY_S,
+        validation_alias=cp_env("STOP_GRACE_S"),
+        description="seconds from SIGTERM to SIGKILL of a gateway",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias=cp_env("LOG_LEVEL"), description="lowest level that is logged"

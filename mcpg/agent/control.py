@@ -94,6 +94,8 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
 
     async def Deregister(self, request: pb.DeregisterRequest, context: Context) -> pb.DeregisterResponse:
         who = await self._identify(context)
+        if request.instance_id not in ("", who.agent_id):
+            await _abort(context, Forbidden("a gateway deregisters itself only", cause="the credentials are another's"))
         await self._agents.deregistered(who.agent_id, _clean(request.reason))
         return pb.DeregisterResponse(acknowledged=True)
 

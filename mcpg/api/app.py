@@ -19,7 +19,7 @@ from sanic.response import BaseHTTPResponse
 
 from mcpg import __version__
 from mcpg.api import clusters, gateways, instances, machines, operations, tenancy, tokens
-from mcpg.api.context import McpgRequest, Server, answer, host_of, server
+from mcpg.api.context import McpgRequest, Server, answer, host_of, query, server
 from mcpg.errors import Forbidden, McpgError, NotFound, Usage
 from mcpg.store import reads
 from mcpg.wire.fleet import Ready
@@ -28,6 +28,11 @@ from mcpg.wire.problem import problem
 log = logging.getLogger("mcpg.api")
 
 UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+QUERIED = frozenset(  # the routes whose handlers read a query; no other takes one
+    """
+    v1/clusters v1/admin/clusters/<ref:str> v1/instances v1/operations v1/orgs/<org:str>/operations
+    """.split()  # noqa: SIM905 - they are read more easily so
+)
 MAX_BODY = 8 * 1024 * 1024
 
 App = Sanic[Config, SimpleNamespace]
@@ -90,6 +95,8 @@ def guard(request: Request) -> HTTPResponse | None:
     request.ctx.id = f"req-{secrets.token_hex(6)}"
     if request.method == "NONE":  # what could not be read as a request at all: on_error says so
         return None
+    if request.route is not None and request.path.startswith("/v1/") and request.route.path not in QUERIED:
+        query(request)
     allowed = server(request).allowed_hosts
     if allowed is None:
         return None

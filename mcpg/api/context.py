@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 from sanic import Request
+from sanic.compat import Header
 from sanic.response import HTTPResponse
 
 from mcpg.engine.core import Scope
@@ -29,6 +31,7 @@ RESERVED = frozenset(
     _internal well-known login logout callback enroll default localhost
     """.split()  # noqa: SIM905 - a list would take twenty lines
 )
+DIGITS = 18  # of a number that the database can hold; int() refuses a text of some thousands
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -42,10 +45,15 @@ class Server:
     meta: Meta
     allowed_hosts: frozenset[str] | None
     stopping: bool = False
+    catching_up: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))  # for pages of the journal
 
 
 class McpgRequest(Request):
     """A real client given a base URL that ends in a slash asks for `//v1/…`: the same as `/v1/…`."""
+
+    def __init__(self, url_bytes: bytes, headers: Header, version: str, method: str, *rest: Any, **more: Any) -> None:
+        # NONE is Sanic's stand-in for what could not be read as a request. Its URL may be why: then it has none.
+        super().__init__(b"*" if method == "NONE" else url_bytes, headers, version, method, *rest, **more)
 
     @property
     def path(self) -> str:
@@ -132,7 +140,7 @@ FLAG = frozenset({"true", "false"})  # the words of a query parameter that is ye
 def limit(request: Request, default: int, most: int) -> int:
     """The `limit` query parameter."""
     raw = request.args.get("limit", str(default))
-    if not raw.isascii() or not raw.isdigit() or not 1 <= int(raw) <= most:
+    if not raw.isascii() or not raw.isdigit() or len(raw) > DIGITS or not 1 <= int(raw) <= most:
         raise Usage(f"limit {raw[:20]!r} is not a number from 1 to {most}")
     return int(raw)
 
@@ -142,7 +150,7 @@ def last_event_id(request: Request, most: int) -> int | None:
     raw = request.headers.get("last-event-id", "").strip()
     if not raw:
         return None
-    if not raw.isascii() or not raw.isdigit() or len(raw) > 18:
+    if not raw.isascii() or not raw.isdigit() or len(raw) > DIGITS:
         raise Usage(f"Last-Event-ID {raw[:20]!r} is not a number", cause="it is the id of the last event you have")
     return min(int(raw), most)
 

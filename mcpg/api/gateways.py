@@ -5,7 +5,7 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse, Request
 
 from mcpg import present
-from mcpg.api.context import actor, answer, gateway_name, idempotency_key, parse, scope, server, slug
+from mcpg.api.context import DIGITS, actor, answer, gateway_name, idempotency_key, parse, scope, server, slug
 from mcpg.api.stream import ladder
 from mcpg.engine.core import Scope
 from mcpg.engine.requests import Publish, delete, plan, publish
@@ -77,10 +77,11 @@ async def versions(request: Request, org: str, ws: str, env: str, name: str) -> 
     )
 
 
-@blueprint.get("/<name>/config-versions/<version:int>")
-async def version(request: Request, org: str, ws: str, env: str, name: str, version: int) -> HTTPResponse:
+@blueprint.get("/<name>/config-versions/<version>")
+async def version(request: Request, org: str, ws: str, env: str, name: str, version: str) -> HTTPResponse:
     row = await _named(request, await scope(request, org, ws, env), name)
-    found = await reads.find_config(server(request).db, str(row["id"]), version)
+    is_number = version.isascii() and version.isdigit() and len(version) <= DIGITS
+    found = await reads.find_config(server(request).db, str(row["id"]), int(version)) if is_number else None
     if found is None:
-        raise NotFound(f"{name} has no config version {version}")
-    return answer(ConfigVersionText(version=version, raw_config=found["raw_text"]))
+        raise NotFound(f"{name} has no config version {version[:60]}")
+    return answer(ConfigVersionText(version=found["version"], raw_config=found["raw_text"]))

@@ -18,9 +18,10 @@ KINDS = frozenset({"create", "update", "delete", "adopt"})
 async def of_org(request: Request, org: str) -> HTTPResponse:
     """Newest first. `?history=true` puts every journal line in."""
     db = server(request).db
+    asked = query(request, limit=None, history=FLAG)
     await reads.org(db, slug(org, "org"))
     rows = await reads.operations(db, org, limit(request, 100, 1000))
-    return await _list(request, rows, histories=request.args.get("history") == "true")
+    return await _list(request, rows, histories=asked.get("history") == "true")
 
 
 @blueprint.get("/orgs/<org>/operations/<operation_id>")

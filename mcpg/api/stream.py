@@ -24,6 +24,7 @@ from mcpg.wire.base import Body
 
 KEEP_ALIVE_S = 15.0
 PAGE = 100  # lines that are read at once for a client that catches up
+AT_A_TIME = 10  # of them that are made ready before everybody else has a turn
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -88,7 +89,7 @@ async def everything(request: Request, after: int) -> None:
     Every operation's lines with a journal id > *after*, for as long as the client stays.
 
     A wake-up says that there is something; what there is comes from the database. So a client that reads slowly costs
-    one page of lines, however much it has to catch up with.
+    one page of lines, however much it has to catch up with; and however many catch up, few pages are made at a time.
     """
     parts = server(request)
     response = await request.respond(content_type="text/event-stream", headers=HEADERS)
@@ -96,16 +97,32 @@ async def everything(request: Request, after: int) -> None:
     with parts.engine.bus.wakes() as news:
         while True:
             news.clear()
-            while found := await reads.operation_lines(parts.db, after, PAGE):
-                for journal_id, line, row in found:
-                    event = fleet_event(line, row)
-                    await response.send(frame(event.phase, event, journal_id))
-                    after = journal_id
+            while True:
+                async with parts.catching_up:
+                    after, frames = await _page(parts.db, after)
+                if not frames:
+                    break
+                for text in frames:  # waits while the client does not read; nobody waits for that client then
+                    await response.send(text)
             try:
                 async with asyncio.timeout(KEEP_ALIVE_S):
                     await news.wait()
             except TimeoutError:
                 await response.send(": keep-alive\n\n")
+
+
+async def _page(db: Database, after: int) -> tuple[int, list[str]]:
+    """The next lines as frames, some in each piece; none when there is nothing after *after*. And the last line's id."""
+    pieces: list[str] = []
+    found = await reads.operation_lines(db, after, PAGE)
+    for start in range(0, len(found), AT_A_TIME):
+        frames = []
+        for after, line, row in found[start : start + AT_A_TIME]:  # noqa: PLR1704 - it is where the client is now
+            event = fleet_event(line, row)
+            frames.append(frame(event.phase, event, after))
+        pieces.append("".join(frames))
+        await asyncio.sleep(0)
+    return after, pieces
 
 
 async def events(request: Request, operation_id: str, after: int) -> None:

@@ -12,7 +12,7 @@ import ipaddress
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
 
 # httpx imports its own command line when click is installed (our dependencies bring click in), and with it rich and
@@ -23,6 +23,7 @@ import httpx  # noqa: E402  after the line above, as are the rest
 import httpx_sse  # noqa: E402
 
 from mcpg import __version__  # noqa: E402
+from mcpg.cli.answers import Heard, NotAnAnswer, Text, Unbounded, parsed, release, whole  # noqa: E402
 from mcpg.cli.render import without_login  # noqa: E402
 from mcpg.errors import McpgError, NotSignedIn, Unavailable, Unreachable, Usage  # noqa: E402
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _CONNECT_S = 3.0
 _ANSWER_S = 30.0
 _SILENCE_S = 45.0  # a stream carries a keep-alive at least every 15 s
+_ID_MAX = 100
 _ELSEWHERE_MAX = 1024 * 1024  # bytes of an answer that is not a control plane's
 
 
@@ -58,21 +60,31 @@ class Stream:
     `last_id` is the id of the newest event, also of one without data: where a resumed stream goes on.
     """
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, not_ours: Callable[[str], McpgError]) -> None:
         self.operation_id = response.headers.get("x-operation-id", "")
         self.last_id = ""
-        self._source = httpx_sse.EventSource(response)
+        self._not_ours = not_ours
+        text = Text(response.headers, response.iter_raw())
+        self._source = httpx_sse.EventSource(cast("httpx.Response", text))
 
     def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Raises Cut when the connection breaks; a stream that just ends stops the iteration."""
+        """Raises Cut when the connection breaks, NotAnAnswer for no events; a stream that just ends stops the iteration."""
         try:
             for event in self._source.iter_sse():
-                self.last_id = event.id or self.last_id
-                data = _json(event.data)  # empty for a keep-alive after an id: httpx_sse makes an event of that
+                if (
+                    _ID_MAX >= len(event.id) > 0
+                    and event.id.isascii()
+                    and event.id.isprintable()
+                    and " " not in event.id
+                ):
+                    self.last_id = event.id  # what a header can carry, for there it is sent back
+                data = parsed(event.data)  # empty for a keep-alive after an id: httpx_sse makes an event of that
                 if isinstance(data, dict):
                     yield event.event, data
         except httpx.HTTPError as exc:
             raise Cut(_words(exc)) from None
+        except Unbounded as exc:
+            raise self._not_ours(str(exc)) from None
 
 
 class Api:
@@ -99,7 +111,7 @@ class Api:
         self._url_source = url_source
         self._is_local = _is_loopback(parts.hostname or "")
         self._credential, self._sign_in = "no credential", ""
-        headers = {"user-agent": f"mcpg-ctl/{__version__}"}
+        headers = {"user-agent": f"mcpg-ctl/{__version__}", "accept-encoding": "gzip"}
         if cookie:
             self._credential = f"the session cookie from {cookie_source}"
             headers["cookie"] = f"mcpg_sid={plain(cookie, self._credential)}"
@@ -108,6 +120,7 @@ class Api:
                 raise _overheard(url, login)
             self._credential, self._sign_in = login.words, login.hint
             headers |= login.headers
+        self._whole_s = 2 * answer_s  # for an answer that drips
         self._http = httpx.Client(
             headers=headers,
             timeout=httpx.Timeout(answer_s, connect=min(_CONNECT_S, answer_s)),
@@ -125,26 +138,26 @@ class Api:
 
     def items(self, *segments: str, **query: str) -> list[dict[str, Any]]:
         """The array of objects at the path; raises as `item`."""
-        response = self._ask("GET", segments, query)
-        found = _json(response.text)
+        response, said = self._ask("GET", segments, query)
+        found = parsed(said)
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise self._not_ours(response)
         return found
 
     def send(self, method: str, *segments: str, body: dict[str, Any] | None = None, **query: str) -> dict[str, Any]:
         """One request that is answered by an object; raises as `item`."""
-        response = self._ask(method, segments, query, body)
-        found = _json(response.text)
+        response, said = self._ask(method, segments, query, body)
+        found = parsed(said)
         if not isinstance(found, dict):
             raise self._not_ours(response)
         return found
 
     def raw(self, *segments: str) -> bytes:
         """The very bytes of a JSON answer; raises as `item`."""
-        response = self._ask("GET", segments, {})
-        if "json" not in response.headers.get("content-type", ""):
+        response, said = self._ask("GET", segments, {})
+        if "json" not in response.headers.get("content-type", "") or parsed(said) is None:
             raise self._not_ours(response)
-        return response.content
+        return said
 
     @contextlib.contextmanager
     def arriving(self, *segments: str, silence_s: float) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
@@ -152,22 +165,30 @@ class Api:
         try:
             with self._http.stream("GET", self._base + path(*segments), timeout=silence_s) as response:
                 if response.status_code >= 300:
-                    response.read()
-                    raise self._refusal(response)
+                    raise self._refusal(response, self._body(response))
                 yield response.headers, response.iter_raw()
         except httpx.HTTPError as exc:
             raise self._unreachable(exc) from None
 
     def _ask(
         self, method: str, segments: tuple[str, ...], query: dict[str, str], body: dict[str, Any] | None = None
-    ) -> httpx.Response:
+    ) -> tuple[httpx.Response, bytes]:
         try:
-            response = self._http.request(method, self._base + path(*segments), params=query or None, json=body)
+            url = self._base + path(*segments)
+            with self._http.stream(method, url, params=query or None, json=body) as response:
+                said = self._body(response)
         except httpx.HTTPError as exc:
             raise self._unreachable(exc) from None
         if response.status_code >= 300:
-            raise self._refusal(response)
-        return response
+            raise self._refusal(response, said)
+        return response, said
+
+    def _body(self, response: httpx.Response) -> bytes:
+        packing = response.headers.get("content-encoding", "")
+        try:
+            return whole(response.iter_raw(), packing, end=time.monotonic() + self._whole_s)
+        except Unbounded as exc:
+            raise self._not_ours(response, str(exc)) from None
 
     @contextlib.contextmanager
     def stream(
@@ -193,18 +214,19 @@ class Api:
             raise Cut(_words(exc)) from None
         try:
             if response.status_code >= 300:
+                said = b""
                 with contextlib.suppress(httpx.HTTPError):
-                    response.read()
-                raise self._refusal(response)
+                    said = self._body(response)
+                raise self._refusal(response, said)
             if "text/event-stream" not in response.headers.get("content-type", ""):
                 raise self._not_ours(response)
-            yield Stream(response)
+            yield Stream(response, lambda why: self._not_ours(response, why))
         finally:
             response.close()
 
-    def _refusal(self, response: httpx.Response) -> McpgError:
+    def _refusal(self, response: httpx.Response, said: bytes) -> McpgError:
         """The error that a problem body says; anything else did not come from a control plane."""
-        problem = _json(response.text) if response.is_closed else None
+        problem = parsed(said)
         if not isinstance(problem, dict) or not isinstance(problem.get("code"), str):
             if response.status_code != 401:
                 return self._not_ours(response)
@@ -227,8 +249,8 @@ class Api:
         )
 
     def _no_such_route(self, response: httpx.Response, route: str) -> McpgError:
-        theirs = response.headers.get("mcpg-version", "of an unknown version")
-        is_older = (_release(theirs) or _OURS) < _OURS
+        theirs = response.headers.get("mcpg-version", "of an unknown version")[:40]
+        is_older = (release(theirs) or _OURS) < _OURS
         age = f" is older than mcpg-ctl {__version__} and" if is_older else ""
         ways = f"update the control plane at {self.url}, or use the mcpg-ctl of its version"
         return McpgError(
@@ -239,11 +261,12 @@ class Api:
 
     def _compare(self, response: httpx.Response) -> None:
         """Tells, once a run, that the control plane is another release: what it says may then surprise."""
+        Heard.url = self.url
         theirs = response.headers.get("mcpg-version", "")
-        release = _release(theirs)
-        if self._note is None or release is None or release == _OURS:
+        other = release(theirs)
+        if self._note is None or other is None or other == _OURS:
             return
-        age = "older" if release < _OURS else "newer"
+        age = "older" if other < _OURS else "newer"
         self._note(f"the control plane at {self.url} is {theirs}, {age} than this mcpg-ctl {__version__}")
         self._note = None
 
@@ -254,13 +277,15 @@ class Api:
             what = f"no control plane answers at {self.url}"
         return Unreachable(what, cause=f"{_words(exc)} (the URL is from {self._from()})", hint=self._way_on())
 
-    def _not_ours(self, response: httpx.Response) -> Unreachable:
+    def _not_ours(self, response: httpx.Response, why: str = "") -> Unreachable:
+        """*why* says what no second try would change."""
         kind = response.headers.get("content-type", "no content type").partition(";")[0]
         server = response.headers.get("server", "")
         said = f"{response.status_code} with {kind}" + (f" from {server}" if server else "")
         if response.has_redirect_location:
             said += f", redirecting to {response.headers['location']}"
-        return Unreachable(
+        said += f": {why}" if why else ""
+        return (NotAnAnswer if why else Unreachable)(
             f"what answers at {self.url} is not a control plane",
             cause=f"it said {said} (the URL is from {self._from()})",
             hint="--cp-url URL or MCPG_CP_URL; the control plane of this machine: mcpg-ctl status",
@@ -275,14 +300,7 @@ class Api:
         return "--cp-url URL or MCPG_CP_URL"
 
 
-def _release(version: str) -> tuple[int, int] | None:
-    """Major and minor, None for what is no version."""
-    major, _, rest = version.partition(".")
-    minor = rest.partition(".")[0]
-    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
-
-
-_OURS = _release(__version__) or (0, 0)
+_OURS = release(__version__) or (0, 0)
 
 
 def path(*segments: str) -> str:
@@ -352,36 +370,28 @@ def fetch(method: str, url: str, *, form: dict[str, str] | None = None, seconds:
     """
     end = time.monotonic() + seconds
     parts = urlsplit(url)
-    why, body = "", b""
     try:
         with (
             httpx.Client(
-                headers={"user-agent": f"mcpg-ctl/{__version__}", "accept": "application/json"},
+                headers={
+                    "user-agent": f"mcpg-ctl/{__version__}",
+                    "accept": "application/json",
+                    "accept-encoding": "gzip",
+                },
                 timeout=httpx.Timeout(seconds, connect=min(_CONNECT_S, seconds)),
                 trust_env=not _is_loopback(parts.hostname or ""),
                 verify=parts.scheme == "https",
             ) as http,
             http.stream(method, url, data=form) as response,
         ):
-            for part in response.iter_bytes():
-                body += part
-                if len(body) > _ELSEWHERE_MAX or time.monotonic() > end:
-                    why = "its answer does not end"
-                    break
-            else:
-                return response.status_code, _json(body.decode("utf-8", "replace"))
+            packing = response.headers.get("content-encoding", "")
+            said = whole(response.iter_raw(), packing, end=end, most=_ELSEWHERE_MAX)
+            return response.status_code, parsed(said)
+    except Unbounded:
+        why = "its answer does not end"
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         why = _words(exc)
     raise Unavailable(f"no answer from {url}", cause=why, hint="is it the right address, and is the network there?")
-
-
-def _json(text: str) -> Any:
-    import json
-
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 def _words(exc: Exception) -> str:

@@ -33,9 +33,7 @@ def index(line: Line) -> int:
             render.columns([_HEAD, *(_row(each, now) for each in clusters)], width=width) if clusters else none
         ),
         wide=lambda: (
-            render.columns([_HEAD + _WIDE, *(_wide_row(each, now) for each in clusters)])
-            if clusters
-            else none
+            render.columns([_HEAD + _WIDE, *(_wide_row(each, now) for each in clusters)]) if clusters else none
         ),
         names=[str(each.get("name", "")) for each in clusters],
     )
@@ -70,11 +68,12 @@ def health(line: Line) -> int:
         found = api.item("v1", "clusters", "health")
     now = time.time()
     attention = found.get("attention") or []
+    items = attention if isinstance(attention, list) else []
     render.emit(
         values.output,
         found,
         table=lambda: [*render.columns(list(_totals(found, now))), "", *_attention(attention, now)],
-        names=[str(each.get("subject", "")) for each in attention],
+        names=(str(each.get("subject", "")) for each in items),
     )
     return int(values.exit_status and any(each.get("severity") == "critical" for each in attention))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -13,9 +14,10 @@ from mcpg.cli.cluster import Cluster, gateway, title
 from mcpg.cli.parse import Line
 from mcpg.cli.resolve import Values
 from mcpg.cli.talk import tell
-from mcpg.errors import Refused, Usage
+from mcpg.errors import Usage
 
 _ADMIN = ("v1", "admin", "clusters")
+_PLACE = {"--org": "org", "--workspace": "workspace", "--env": "environment"}
 
 
 def register(line: Line) -> int:
@@ -70,8 +72,10 @@ def decommission(line: Line) -> int:
             raise
     code = _print(values, gone)
     if gone.get("orphaned"):
-        ways = "take one back: mcpg-ctl instance adopt UID      or end it: mcpg-ctl instance reap UID"
-        tell(f"hint:  {ways}", as_logs=values.json_logs, event="orphaned")
+        ref = _only(gone["orphaned"])
+        ways = f"take {'it' if ref else 'one'} back: mcpg-ctl instance adopt {ref or 'NAME'}"
+        ways += f"      or end it: mcpg-ctl instance reap {ref or 'NAME'}"
+        tell(f"hint:  {render.clean(ways)}", as_logs=values.json_logs, event="orphaned")
     return code
 
 
@@ -90,20 +94,36 @@ def _confirm(api: Api, values: Values, line: Line, would: Cluster) -> None:
     inputs.confirm(line, values, f"decommission {name}", name=name, where=api.url, typed=True)
 
 
-def _in_use(exc: RemoteError, ref: str) -> Refused:
+def _only(held: list[dict[str, Any]]) -> str:
+    """What names the one gateway there is, as a word of a command; "" for several."""
+    if len(held) != 1:
+        return ""
+    return shlex.quote(str(held[0].get("name") or held[0].get("instance_uid", "")))
+
+
+def _delete(held: list[dict[str, Any]]) -> str:
+    """The command that deletes the one gateway in the way, wherever it is; of several, what to fill in."""
+    if not _only(held):
+        return "delete them: mcpg-ctl provision delete --name NAME"
+    where = [f"{flag} {shlex.quote(str(held[0].get(field, '')))}" for flag, field in _PLACE.items()]
+    name = "--name" if held[0].get("name") else "--instance-uid"
+    return f"delete it: mcpg-ctl provision delete {' '.join(where)} {name} {_only(held)}"
+
+
+def _in_use(exc: RemoteError, ref: str) -> RemoteError:
     """Drain protection: which gateways still run there, and the two ways on."""
     held = [each for each in exc.details.get("gateways") or [] if isinstance(each, dict)]
     state = exc.details.get("state") or "its state"
     allowed = ", ".join(map(str, exc.details.get("allowed") or []))
-    error = Refused(
+    return RemoteError(
         f"{exc.what}: {', '.join(map(gateway, held))}",
+        code=exc.code,
+        request_id=exc.request_id,
         cause=f"decommission from {state} needs a cluster without gateways (allowed now: {allowed})",
-        hint=f"delete them: mcpg-ctl provision delete --instance-uid UID"
-        f"      or orphan them: mcpg-ctl cluster decommission --id {ref} --force",
-        **exc.details,
+        hint=f"{_delete(held)}      or orphan {'it' if _only(held) else 'them'}:"
+        f" mcpg-ctl cluster decommission --id {shlex.quote(ref)} --force",
+        details=exc.details,
     )
-    error.code = exc.code
-    return error
 
 
 def _print(values: Values, cluster: Cluster, *, is_real: bool = True) -> int:

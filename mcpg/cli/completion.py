@@ -120,5 +120,6 @@ def _values(option: Option, line: Line) -> Found:
     if option.names:
         from mcpg.cli import names, resolve
 
-        return [(name, option.names) for name in names.known(option.names, resolve.client_line(line))]
+        found = names.known(option.names, resolve.client_line(line))
+        return [(name, option.names) for name in found if not name.startswith("-") and not name.endswith(PATH)]
     return ()

@@ -11,14 +11,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mcpg.cli import files
 from mcpg.cli.parse import close
 from mcpg.errors import McpgError, StateDirUnusable, Usage
 
 FIELDS = ("cp_url", "org", "workspace", "env", "output", "session_cookie_file")
+_SIZE_MAX = 1024 * 1024
 NONE = "none"
 """`--context none`: without any, whatever the current one is."""
 
@@ -58,17 +61,15 @@ class Contexts:
         """The context *name*. Raises Usage when there is none, StateDirUnusable when the file says nonsense about it."""
         if name not in self.stored:
             raise self._unknown(name, source)
-        found = self.stored[name]
+        found, remove = self.stored[name], f"mcpg-ctl context rm {shlex.quote(name)}"
         if not isinstance(found, dict):
-            raise _corrupt(self.path, f"context {name} is not an object", f"mcpg-ctl context rm {name}")
+            raise _corrupt(self.path, f"context {name} is not an object", remove)
         for field in FIELDS:
             value = found.get(field, "")
             if not isinstance(value, str) or any(0xD800 <= ord(char) <= 0xDFFF for char in value):
-                raise _corrupt(self.path, f"{field} of context {name} is not text", f"mcpg-ctl context rm {name}")
+                raise _corrupt(self.path, f"{field} of context {name} is not text", remove)
         if not isinstance(found.get("protected", False), bool):
-            raise _corrupt(
-                self.path, f"protected of context {name} is neither true nor false", f"mcpg-ctl context rm {name}"
-            )
+            raise _corrupt(self.path, f"protected of context {name} is neither true nor false", remove)
         values = {field: found[field] for field in FIELDS if found.get(field)}
         return Context(name, values, found.get("protected", False))
 
@@ -84,8 +85,11 @@ class Contexts:
         what = f'there is no context "{name}"'
         if name and name == self.current:
             what = f'the current context "{name}" is no longer stored'
-            return Usage(what, cause=str(self.path), hint=f"mcpg-ctl context use {known[0] if known else NONE}")
-        ways = f"did you mean: {meant}" if meant else f"mcpg-ctl context add {name or 'NAME'} --cp-url URL"
+            return Usage(
+                what, cause=str(self.path), hint=f"mcpg-ctl context use {shlex.quote(known[0]) if known else NONE}"
+            )
+        new = shlex.quote(name) if name else "NAME"
+        ways = f"did you mean: {shlex.quote(meant)}" if meant else f"mcpg-ctl context add {new} --cp-url URL"
         cause = f"stored: {', '.join(known)}" if known else "none is stored"
         return Usage(what, cause=f"{source} names it; {cause}" if source else cause, hint=ways)
 
@@ -98,20 +102,19 @@ def read(state_dir: Path) -> Contexts:
     """What is stored, nothing when there is no file. Raises StateDirUnusable: unreadable, corrupt, or others may write."""
     path = path_of(state_dir)
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o022:
-                raise StateDirUnusable(
-                    f"{path} can be written by others",
-                    cause="it says where your session is sent",
-                    hint=f"chmod 600 {path}",
-                )
-            raw = file.read()
+        raw, mode = files.read(path, _SIZE_MAX)
     except (FileNotFoundError, NotADirectoryError):
         return Contexts(path, "", {})
     except OSError as exc:
         raise StateDirUnusable(
             f"{path} cannot be read", cause=exc.strerror or str(exc), hint="another place: --state-dir PATH"
         ) from None
+    if mode & 0o022:
+        raise StateDirUnusable(
+            f"{path} can be written by others",
+            cause="it says where your session is sent",
+            hint=f"chmod 600 {shlex.quote(str(path))}",
+        )
     return _parsed(path, raw)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mcpg.cli import files
 from mcpg.errors import McpgError, NotSignedIn
 
 NAME = "credentials.json"
@@ -74,9 +75,7 @@ def load(state_dir: Path) -> Stored | None:
     """The stored login; None when there is none. Raises NotSignedIn for a file that others can read, or that is none."""
     where = path(state_dir)
     try:
-        with where.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            raw = file.read(_SIZE_MAX)
+        raw, mode = files.read(where, _SIZE_MAX)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:

@@ -10,8 +10,16 @@ import os
 import sys
 from typing import Any, NamedTuple
 
+from mcpg import __version__
+from mcpg.cli.answers import Heard
 from mcpg.cli.render import clean, painted
-from mcpg.errors import McpgError, exit_code
+from mcpg.errors import McpgError, Unreachable, exit_code
+
+_CAUSE_MAX = 200  # characters; it may hold what a server said
+
+
+# What comes of data that is not of the shape it should have: one net here instead of a check for each field.
+_MISFITS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 
 class Manner(NamedTuple):
@@ -48,6 +56,8 @@ def show(exc: Exception, how: Manner) -> int:
     if isinstance(exc, OSError):
         where = f"{exc.filename}: " if exc.filename else ""
         exc = McpgError(f"{where}{exc.strerror or exc}")
+    if isinstance(exc, _MISFITS) and Heard.url:
+        exc = _misfit(exc)
     if not isinstance(exc, McpgError):
         exc = McpgError(
             f"this is a bug in mcpg-ctl: {type(exc).__name__}: {exc}",
@@ -66,6 +76,15 @@ def show(exc: Exception, how: Manner) -> int:
         said = trace + "\n".join(as_lines(exc))
     sys.stderr.write(f"{said}\n")
     return exit_code(exc.code)
+
+
+def _misfit(exc: Exception) -> McpgError:
+    """A server's data could not be shown. Whose mistake it is nobody can tell from here, but it is not the caller's."""
+    return Unreachable(
+        f"what answers at {Heard.url} does not speak this version's language",
+        cause=f"mcpg-ctl {__version__} cannot read its answer: {type(exc).__name__}: {str(exc)[:_CAUSE_MAX]}",
+        hint="-o json prints the answer as it is; MCPG_DEBUG=1 shows where it was not understood",
+    )
 
 
 def _trace(exc: Exception) -> str:

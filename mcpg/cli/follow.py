@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from mcpg.cli.answers import NotAnAnswer
 from mcpg.cli.client import Api, Cut, Stream
 from mcpg.cli.ladder import FINAL, PAUSED, Event, Ladder
 from mcpg.errors import McpgError, Unreachable, exit_code
@@ -127,6 +128,8 @@ class Following:
     def _read(self, stream: Stream) -> Event | None:
         """The final event, None when the stream stopped before it."""
         for name, event in stream.events():
+            if event.get("operation_id", "") not in ("", self.operation_id) and self.operation_id:
+                continue  # of another operation
             if name == "end":
                 return {**self.last, **{key: value for key, value in event.items() if value not in ("", None)}}
             if self._seen(event):
@@ -201,5 +204,5 @@ class Following:
 
 
 def is_unreachable(exc: McpgError) -> bool:
-    """Nothing of ours answers, or it is stopping: worth another try, unlike a refusal."""
-    return exit_code(exc.code) == exit_code(Unreachable.code)
+    """Nothing of ours answers, or it is stopping: worth another try, unlike a refusal, and unlike an endless answer."""
+    return not isinstance(exc, NotAnAnswer) and exit_code(exc.code) == exit_code(Unreachable.code)

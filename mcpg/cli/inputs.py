@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import errno
+import shlex
 import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcpg.cli import files
 from mcpg.cli.parse import Line
-from mcpg.cli.render import clean
+from mcpg.cli.render import clean, without_login
 from mcpg.cli.resolve import Values, command_of
 from mcpg.cli.talk import tell
 from mcpg.errors import BadConfig, BadSlug, McpgError, Usage
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mcpg.cli.client import Api
 
 _CONFIG_MAX = 3 * 1024 * 1024
+_COOKIE_MAX = 64 * 1024
 _SLUG = set("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
@@ -66,10 +69,11 @@ def confirm(
     typed = typed or (stored is not None and stored.protected)
     given = getattr(values, "confirm", "") if typed else ""
     if given and given not in (name, also):
-        raise Usage(f"--confirm {given} is not what would be destroyed", cause=question, hint=f"--confirm {name}")
+        hint = f"--confirm {quoted(name)}"
+        raise Usage(f"--confirm {given} is not what would be destroyed", cause=question, hint=hint)
     if given or (not typed and values.yes):
         return
-    flag = f"--confirm {name}" if typed else "--yes"
+    flag = f"--confirm {quoted(name)}" if typed else "--yes"
     command = " ".join((line.prog, *line.words))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         cause = (
@@ -90,17 +94,20 @@ def confirm(
         )
 
 
+def quoted(name: object) -> str:
+    """*name* as one word of a command that a person may copy, whatever a file or a server put into it."""
+    return shlex.quote(clean(name))
+
+
 def again(line: Line, *more: str) -> str:
     """The command as it was typed and *more*, to be run again; a secret is left for the person to give."""
-    import shlex
-
     words = [line.prog, *line.words]
     for field, value in line.flags.items():
         option = command_of(line).option(field)
         if isinstance(value, bool):
             words.append(option.name if value else option.negated or f"{option.name}=false")
         elif not option.secret:
-            words += [option.name, shlex.quote(value)]
+            words += [option.name, quoted(without_login(value) if "url" in field else value)]
     return " ".join((*words, *more))
 
 
@@ -129,8 +136,13 @@ def config_text(where: str) -> str:
     """The config file's text; `-` is stdin. Raises BadConfig with exit 2 for what can never be one."""
     shown = "stdin" if where == "-" else where
     try:
-        raw = sys.stdin.buffer.read(_CONFIG_MAX + 1) if where == "-" else _read(Path(where))
+        if where == "-":
+            raw = sys.stdin.buffer.read(_CONFIG_MAX + 1)
+        else:
+            raw, _ = files.read(Path(where), _CONFIG_MAX, pipes=True)
     except OSError as exc:
+        if exc.errno == errno.EFBIG:
+            raise BadConfig(f"--config {shown} is too large", cause="more than 3 MiB") from None
         why = {FileNotFoundError: "there is no such file", IsADirectoryError: "it is a directory"}
         cause = why.get(type(exc), exc.strerror or str(exc))
         raise BadConfig(f"--config {shown} cannot be read", cause=cause, hint="--config FILE, or - for stdin") from None
@@ -145,21 +157,19 @@ def config_text(where: str) -> str:
     return text
 
 
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_CONFIG_MAX + 1)
-
-
 def _cookie(where: str, source: str) -> str:
-    """The session from a file; `-` is stdin. A file that others may read is refused."""
+    """The session from a file; `-` is stdin. A file that others may read is refused, and so is a pipe with nothing in it."""
+    hint = f"it is named by {source}"
     if where == "-":
-        return sys.stdin.readline().strip()
+        return sys.stdin.readline(_COOKIE_MAX).strip()
     try:
-        with Path(where).open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if stat.S_ISREG(mode) and mode & 0o077:
-                raise Usage(f"{where} can be read by others", cause="it holds a secret", hint=f"chmod 600 {where}")
-            return file.read(64 * 1024).decode("utf-8").strip()
+        raw, mode = files.read(Path(where), _COOKIE_MAX, pipes=True)
+        found = raw.decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as exc:
         cause = getattr(exc, "strerror", None) or "not UTF-8"
-        raise Usage(f"the session file {where} cannot be read", cause=cause, hint=f"it is named by {source}") from None
+        raise Usage(f"the session file {where} cannot be read", cause=cause, hint=hint) from None
+    if stat.S_ISREG(mode) and mode & 0o077:
+        raise Usage(f"{where} can be read by others", cause="it holds a secret", hint=f"chmod 600 {shlex.quote(where)}")
+    if stat.S_ISFIFO(mode) and not found:
+        raise Usage(f"the session file {where} cannot be read", cause="it is a pipe that holds nothing", hint=hint)
+    return found

@@ -35,29 +35,26 @@ def index(line: Line) -> int:
         values.output,
         found,
         table=lambda: render.columns([_HEAD, *(_row(each, now) for each in found)], width=width) if found else none,
-        wide=lambda: (
-            render.columns([_HEAD + _WIDE, *(_wide_row(each, now) for each in found)]) if found else none
-        ),
+        wide=lambda: render.columns([_HEAD + _WIDE, *(_wide_row(each, now) for each in found)]) if found else none,
         names=[str(each.get("instance_uid", "")) for each in found],
     )
     return 0
 
 
 def show(line: Line) -> int:
-    """Prints one gateway, by uid or the beginning of it, with its agents."""
+    """Prints one gateway, by name, uid or the beginning of it, with its agents."""
     values = resolve.values(line)
     with contextlib.closing(inputs.connect(values)) as api:
         found = api.item("v1", "instances", values.instance_uid)
     now = time.time()
     width = render.terminal_width()
-    agents = [_AGENT, *(_agent(each, now) for each in found.get("agents") or [])]
     render.emit(
         values.output,
         found,
         table=lambda: [
             render.clean("  ".join(filter(None, (*of(found, "name"), where(found, fleet=True), *of(found, "state"))))),
             *render.columns(list(_facts(found, now)), width=width, indent=2),
-            *(render.columns(agents, width=width, indent=2) if found.get("agents") else ()),
+            *_agents(found, now, width),
         ],
         names=[str(found.get("instance_uid", ""))],
     )
@@ -123,6 +120,7 @@ def _wide_row(found: Instance, now: float) -> Row:
 
 
 def _facts(found: Instance, now: float) -> Iterator[Row]:
+    ref = found.get("name") or found.get("instance_uid", "")
     yield "instance", str(found.get("instance_uid", ""))
     yield "cluster", ", region ".join(filter(None, of(found, "cluster", "region"))) or "–"
     if found.get("orphaned_at"):
@@ -130,7 +128,7 @@ def _facts(found: Instance, now: float) -> Iterator[Row]:
             "orphaned",
             (
                 f"{render.ago(found['orphaned_at'], now)}: its cluster was decommissioned under it;"
-                " mcpg-ctl instance adopt or reap"
+                f" mcpg-ctl instance adopt {ref}, or reap {ref}"
             ),
         )
     if found.get("reason"):
@@ -147,6 +145,11 @@ def _facts(found: Instance, now: float) -> Iterator[Row]:
     yield "created", f"{found.get('created_at') or '–'}  {render.ago(found.get('created_at'), now)}"
     if found.get("operation_id"):
         yield "operation", f"{found['operation_id']} is running"
+
+
+def _agents(found: Instance, now: float, width: int | None) -> list[str]:
+    agents = found.get("agents") or []
+    return render.columns([_AGENT, *(_agent(each, now) for each in agents)], width=width, indent=2) if agents else []
 
 
 def _agent(agent: dict[str, Any], now: float) -> Row:

@@ -5,14 +5,16 @@ A kubeconfig, read for `cluster register`: which API server a context means. Cre
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
+from mcpg.cli import files
 from mcpg.cli.parse import close
 from mcpg.cli.render import without_login
 from mcpg.errors import BadConfig
 
-_MAX = 3 * 1024 * 1024
+_MAX = 1024 * 1024
 
 
 def read(where: str, context: str) -> dict[str, str]:
@@ -23,18 +25,21 @@ def read(where: str, context: str) -> dict[str, str]:
     """
     import yaml
 
-    path = Path(os.path.abspath(Path(where).expanduser()))
     try:
-        with path.open("rb") as file:
-            found = yaml.safe_load(file.read(_MAX))
-    except OSError as exc:
-        raise _bad(where, exc.strerror or str(exc)) from None
-    except (yaml.YAMLError, UnicodeDecodeError):  # its own words may quote a credential
+        path = Path(os.path.abspath(Path(where).expanduser()))
+        raw, _ = files.read(path, _MAX, pipes=True)
+    except (OSError, RuntimeError) as exc:  # RuntimeError: ~nobody has no home
+        raise _bad(where, getattr(exc, "strerror", None) or str(exc)) from None
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(raw, yaml.SafeLoader)):
+            raise ValueError("an alias")  # noqa: TRY301  a few of them, merged, unfold to gigabytes
+        found = yaml.safe_load(raw)
+    except Exception:  # noqa: BLE001  whatever it is, its words may quote a credential
         raise _bad(where, "it is not YAML") from None
     if not isinstance(found, dict) or not isinstance(found.get("contexts"), list):
         raise _bad(where, "it has no contexts: it is not a kubeconfig")
     contexts = _named(found.get("contexts"), "context")
-    context = context or str(found.get("current-context") or "")
+    context = context or _text(found.get("current-context"))
     if not context:
         raise _bad(where, "it has no current-context", f"--kube-context one of: {', '.join(sorted(contexts))}")
     if context not in contexts:
@@ -43,9 +48,9 @@ def read(where: str, context: str) -> dict[str, str]:
         raise BadConfig(
             f'{where} has no context "{context}"',
             cause=f"it has: {known}",
-            hint=f"did you mean: --kube-context {meant}" if meant else "--kube-context NAME",
+            hint=f"did you mean: --kube-context {shlex.quote(meant)}" if meant else "--kube-context NAME",
         )
-    cluster = str(contexts[context].get("cluster") or "")
+    cluster = _text(contexts[context].get("cluster"))
     server = _named(found.get("clusters"), "cluster").get(cluster, {}).get("server")
     if not isinstance(server, str) or not server.startswith(("https://", "http://")):
         raise _bad(where, f'context "{context}" names cluster "{cluster}", which has no server URL')
@@ -55,7 +60,12 @@ def read(where: str, context: str) -> dict[str, str]:
 def _named(items: object, key: str) -> dict[str, dict[str, Any]]:
     """The entries of one of the file's lists, by name."""
     found = [item for item in (items if isinstance(items, list) else []) if isinstance(item, dict)]
-    return {str(item.get("name", "")): item[key] for item in found if isinstance(item.get(key), dict)}
+    return {_text(item.get("name")): item[key] for item in found if isinstance(item.get(key), dict)}
+
+
+def _text(value: object) -> str:
+    """A name of the file; "" for what is none, which may be a structure of any size."""
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
 
 
 def _bad(where: str, cause: str, hint: str = "--kubeconfig FILE") -> BadConfig:

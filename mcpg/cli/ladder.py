@@ -12,6 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mcpg.cli import render
 from mcpg.cli.alarm import undisturbed
 from mcpg.cli.render import clean, took
 from mcpg.cli.talk import tell
@@ -183,13 +184,16 @@ def _region(live: Live) -> Region:
     from rich.console import Console
     from rich.live import Live as Region
 
+    sizes = ("COLUMNS", "LINES")  # rich fails at what is a digit and no number: ²
+    environ = {name: value for name, value in os.environ.items() if name not in sizes or render.is_size(value)}
+
     class Visible(Console):
         def show_cursor(self, show: bool = True) -> bool:
             return False
 
     return Region(
         live,
-        console=Visible(stderr=True, highlight=False),
+        console=Visible(stderr=True, highlight=False, _environ=environ),
         refresh_per_second=_FRAMES_A_SECOND,
         transient=True,
         redirect_stdout=False,

@@ -120,12 +120,12 @@ def _remembered(state_dir: Path, url: str) -> dict[str, Any]:
         for name in sorted(found.stored, key=lambda name: name != found.current):
             values = found.named(name).values
             if values.get("cp_url") == url and _PLACE.items() <= values.items():
-                return {"context": name, "target": "" if name == found.current else f" --context {name}"}
+                return {"context": name, "target": "" if name == found.current else f" --context {shlex.quote(name)}"}
         trouble = ""
     except McpgError as exc:
         trouble = f"{exc.what}: {exc.cause}"
     place = "".join(f" --{field} {slug}" for field, slug in _PLACE.items())
-    return {"context": "", "target": f" --cp-url {url}{place}", "trouble": trouble}
+    return {"context": "", "target": f" --cp-url {shlex.quote(url)}{place}", "trouble": trouble}
 
 
 def banner(facts: dict[str, Any], url: str, *, opened: bool, here: str) -> list[str]:

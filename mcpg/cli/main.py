@@ -8,28 +8,41 @@ answered here without importing anything but the table. Every error, wherever it
 import os
 import sys
 
-from mcpg.cli.commands import COMMANDS, GROUPS
-from mcpg.cli.options import PROG
-from mcpg.cli.parse import Line, no_command, parse
-from mcpg.cli.table import Command
-from mcpg.cli.topics import TOPICS
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TextIO
+
+    from mcpg.cli.parse import Line
+    from mcpg.cli.table import Command
 
 
 def main() -> int:
     """`mcpg-ctl`. Returns the exit code; see `mcpg-ctl help exit-codes`."""
-    if sys.argv[1:2] == ["__complete"]:
+    return _guarded(sys.argv[1:], _mcpg_ctl)
+
+
+def _mcpg_ctl(argv: list[str]) -> int:
+    if argv[:1] == ["__complete"]:
         from mcpg.cli import completion
 
-        return completion.answer(sys.argv[2:])
-    return _guarded(sys.argv[1:], lambda argv: _run(parse(PROG, argv, COMMANDS), COMMANDS))
+        return completion.answer(argv[1:])
+    from mcpg.cli.commands import COMMANDS  # here and not above: Ctrl-C may come while it is loaded
+    from mcpg.cli.options import PROG
+    from mcpg.cli.parse import parse
+
+    return _run(parse(PROG, argv, COMMANDS), COMMANDS)
 
 
 def control_plane() -> int:
     """`mcpg-control-plane [serve] …`: the server alone, with every server flag; the verb may be left out."""
-    prog = os.path.basename(sys.argv[0]) or "mcpg-control-plane"
-    commands = tuple(command for command in COMMANDS if command.words == ("serve",))
 
     def run(argv: list[str]) -> int:
+        from mcpg.cli.commands import COMMANDS
+        from mcpg.cli.parse import parse
+
+        prog = os.path.basename(sys.argv[0]) or "mcpg-control-plane"
+        commands = tuple(command for command in COMMANDS if command.words == ("serve",))
         line = parse(prog, argv, commands)
         if not line.words and not line.help:
             line = parse(prog, ["serve", *argv], commands)
@@ -62,15 +75,45 @@ def _guarded(argv: list[str], run: "Callable[[list[str]], int]") -> int:
 
 def _never_fail_to_print() -> None:
     """
-    A name that the terminal's encoding cannot show prints as `?`, and a closed stream (`>&-`) takes everything: neither
-    may turn a result into a failure.
+    A name that the terminal's encoding cannot show prints as `?`, a closed stream (`>&-`) takes everything, and words that
+    stderr cannot take are lost: nothing of that may turn a result into a failure.
     """
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  `<&-` is nothing to read, and no terminal
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  until the end
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")
+    if not isinstance(sys.stderr, _Talk):
+        sys.stderr = _Talk(sys.stderr)
+
+
+class _Talk:
+    """A stderr that never fails. Once it did, what is said goes nowhere: Python would try again at exit, and complain."""
+
+    def __init__(self, stream: "TextIO") -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> "Any":
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def _drop_stdout() -> None:
@@ -78,7 +121,7 @@ def _drop_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run(line: Line, commands: tuple[Command, ...]) -> int:
+def _run(line: "Line", commands: "tuple[Command, ...]") -> int:
     if line.version:
         from mcpg import __version__
 
@@ -96,8 +139,12 @@ def _run(line: Line, commands: tuple[Command, ...]) -> int:
     return code
 
 
-def _help(line: Line, commands: tuple[Command, ...]) -> int:
+def _help(line: "Line", commands: "tuple[Command, ...]") -> int:
     from mcpg.cli import helptext
+    from mcpg.cli.commands import GROUPS
+    from mcpg.cli.options import PROG
+    from mcpg.cli.parse import no_command
+    from mcpg.cli.topics import TOPICS
 
     if line.command is not None:
         return _say(helptext.leaf(line.command, line.prog))
@@ -113,7 +160,7 @@ def _help(line: Line, commands: tuple[Command, ...]) -> int:
     return 0
 
 
-def _raise(line: Line) -> None:
+def _raise(line: "Line") -> None:
     mistake = line.error()
     if mistake is not None:
         raise mistake
@@ -123,10 +170,6 @@ def _say(text: str) -> int:
     sys.stdout.write(text)
     return 0
 
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 if __name__ == "__main__":  # how mcpg/provisioners starts our own gateway: the same Python, whatever is on PATH
     sys.exit(main())

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mcpg.cli import contexts, inputs, resolve
+from mcpg.cli import contexts, files, inputs, resolve
 from mcpg.cli.parse import Line
 from mcpg.cli.resolve import Values
 
@@ -29,7 +29,7 @@ LISTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "workspace": ("/v1/orgs/{org}/workspaces", ("slug",)),
     "environment": ("/v1/orgs/{org}/workspaces/{workspace}/environments", ("slug",)),
     "gateway": ("/v1/instances", ("name",)),
-    "instance": ("/v1/instances", ("instance_uid",)),
+    "instance": ("/v1/instances", ("name", "instance_uid")),
     "cluster": ("/v1/clusters", ("name", "id")),
     "operation": ("/v1/operations?limit=50", ("id",)),
     "machine": ("/v1/machines", ("name",)),
@@ -83,8 +83,9 @@ class _Cache:
         return list(rows)
 
     def _read(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            found = json.loads(self._path.read_text("utf-8"))
+        with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
+            raw, _ = files.read(self._path, 4 * _MAX)
+            found = json.loads(raw)
             return {
                 path: entry
                 for path, entry in found.items()
@@ -104,7 +105,7 @@ def _asked(values: Values, path: str) -> list[dict[str, str]]:
     from threading import Thread
 
     headers = {"accept": "application/json"}
-    if values.session_cookie_file != "-":
+    if not values.session_cookie_file or Path(values.session_cookie_file).is_file():  # what a pipe holds, it holds once
         cookie, _ = inputs.session(values)
         headers |= {"cookie": f"mcpg_sid={cookie}"} if cookie else {}
     found: list[Any] = []

@@ -143,10 +143,12 @@ def failed(final: Event, operation: dict[str, Any], request: Request) -> McpgErr
     reason = str(final.get("reason") or "")
     short = _IN_SHORT.get(code, str(why))
     cause = "" if reason == short else reason or str(why)
-    clusters = (final.get("data") or {}).get("clusters")
+    data = final.get("data") or {}
+    clusters = data.get("clusters")
     if code == "no_capacity" and clusters:
         cause = " · ".join(f"{each.get('name')}: {each.get('reason')}" for each in clusters)
-    hint = f"{_NEXT[code]}      history: {look}" if code in _NEXT else look
+    way_on = str(data.get("hint") or _NEXT.get(code, ""))
+    hint = f"{way_on}      history: {look}" if way_on else look
     error = McpgError(f"{name} was not {_DONE.get(kind, kind)}: {short}", cause=cause, hint=hint, **details)
     error.code = code
     return error
@@ -186,7 +188,7 @@ def _print_result(values: Values, request: Request, final: Event, operation: dic
         "name": found.get("name") or request.name,
         "phase": final["phase"],
         "state": final.get("state") or found.get("state", ""),
-        "instance_uid": found.get("instance_uid") or request.uid,
+        "instance_uid": request.uid or found.get("instance_uid") or "",
         "endpoints": found.get("endpoints") or [],
         "duration_ms": found.get("duration_ms", final.get("offset_ms", 0.0)),
         "cluster": found.get("cluster") or "",

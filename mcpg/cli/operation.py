@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from mcpg.cli.operate import FLEET
 from mcpg.cli.operate import attach as view
 from mcpg.cli.parse import Line
 from mcpg.cli.render import Row
-from mcpg.errors import McpgError
+from mcpg.errors import McpgError, Usage
 
 Operation = dict[str, Any]
 
@@ -80,9 +81,9 @@ def attach(line: Line) -> int:
 def export(line: Line) -> int:
     """The server's bytes, unchanged, on stdout or in a new file."""
     values = resolve.values(line)
-    target = Path(values.file).expanduser() if values.file and values.file != "-" else None
-    if target is not None and not values.force:
-        _refuse(target)
+    target = _target(values.file) if values.file and values.file != "-" else None
+    if target is not None:
+        _refuse(target, values.force)
     with contextlib.closing(connect(values)) as api:
         said = api.raw(*FLEET, values.id, "export")
     if target is None:
@@ -121,8 +122,25 @@ def _step(step: dict[str, Any]) -> Row:
     return (*history.of(step, "seq", "at", "dest", "event", "actor"), str(step.get("hash") or "")[:12], said)
 
 
-def _refuse(target: Path) -> None:
-    if target.exists():
+def _target(where: str) -> Path:
+    try:
+        target = Path(where).expanduser()
+    except RuntimeError as exc:
+        raise Usage(f"--file {where} cannot be expanded", cause=str(exc), hint="--file FILE") from None
+    if not target.name or target.is_dir():
+        raise Usage(f"--file {where} is a directory", cause="an export is one file", hint="--file FILE")
+    return target
+
+
+def _refuse(target: Path, force: bool) -> None:
+    """Only a file gives way, and only to --force: never a link, a device or a pipe."""
+    if not os.path.lexists(target):
+        return
+    if not stat.S_ISREG(target.lstat().st_mode):
+        raise McpgError(
+            f"{target} is not a regular file", cause="an export replaces nothing else", hint="--file FILE, another one"
+        )
+    if not force:
         raise McpgError(
             f"{target} exists already", cause="an export overwrites nothing", hint="--force, or another FILE"
         )
@@ -136,8 +154,7 @@ def _written(target: Path, said: bytes, force: bool) -> None:
             file.write(said)
             file.flush()
             os.fsync(file.fileno())
-        if not force:
-            _refuse(target)
+        _refuse(target, force)
         part.replace(target)
     except OSError as exc:
         raise McpgError(f"{target} cannot be written", cause=exc.strerror or str(exc), hint="--file FILE") from None

@@ -109,6 +109,8 @@ def _place(line: Line, command: "Command", words: list[str]) -> None:
         option = command.option(field)
         if line.flags.get(field, word) != word:
             line.mistake(f"{option.name} is given twice", f'"{line.flags[field]}" and "{word}"', option.shown())
+        if not word:
+            line.mistake(f"{option.metavar} needs a value", "an empty one was given", option.shown())
         line.flags[field] = word
 
 
@@ -131,8 +133,9 @@ def _take(line: Line, option: "Option", name: str, value: str | None) -> None:
         if word not in YES + NO:
             line.mistake(f"{name} takes no value but true or false", f'"{value}" was given', f"{name} or {name}=false")
         line.flags[option.field] = (word in YES) != (name == option.negated)
-    elif value is None:
-        line.mistake(f"{name} needs a value", "what follows it is nothing or an option", option.shown())
+    elif not value:
+        cause = "what follows it is nothing or an option" if value is None else "an empty one was given"
+        line.mistake(f"{name} needs a value", cause, option.shown())
     else:
         line.flags[option.field] = value
 

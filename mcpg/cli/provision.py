@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
 from mcpg.cli import inputs, render, resolve
 from mcpg.cli.client import Api
+from mcpg.cli.history import of, where
 from mcpg.cli.operate import Request, operate
 from mcpg.cli.parse import Line
 from mcpg.cli.resolve import Values
 from mcpg.cli.room import room
-from mcpg.errors import McpgError, NotFound, exit_code
+from mcpg.errors import McpgError, NotFound, Usage, exit_code
 
 _OPTIONAL = ("replicas", "size", "region", "isolation_tier", "custom_hostname", "image_tag")
 
@@ -38,18 +39,55 @@ def delete(line: Line) -> int:
     values = resolve.values(line)
     for field in ("org", "workspace"):
         inputs.check_slug(f"--{field}", getattr(values, field))
-    uid = values.instance_uid
+    ref = _which(line, values)
     with contextlib.closing(inputs.connect(values)) as api:
         try:
-            _confirm(api, values, line)
+            found = _found(api, values, ref)
+            uid = str(found.get("instance_uid", ""))
+            name = str(found.get("name") or uid)
+            more = ", ".join(filter(None, (uid if name != uid else "", *of(found, "state"))))
+            what = f"delete {name} ({more}) in {place(values)}" if more else f"delete {name} in {place(values)}"
+            inputs.confirm(line, values, what, name=name, also=uid, where=api.url)
             path = (*gateways(values), uid)
-            return operate(api, values, Request("DELETE", path, None, "delete", uid, place(values), uid))
+            return operate(api, values, Request("DELETE", path, None, "delete", name, place(values), uid))
         except McpgError as exc:
             if not values.ignore_not_found or exit_code(exc.code) != exit_code(NotFound.code):
                 raise
-    data = {"instance_uid": uid, "phase": "deleted", "found": False}
-    render.emit(values.output, data, table=lambda: [f"{render.clean(uid)}  is not there"], names=[uid])
+    data = {"name": values.name, "instance_uid": values.instance_uid, "phase": "deleted", "found": False}
+    render.emit(values.output, data, table=lambda: [f"{render.clean(ref)}  is not there"], names=[ref])
     return 0
+
+
+def _which(line: Line, values: Values) -> str:
+    """What the gateway is called: by --name or by --instance-uid. Raises Usage for none and for both."""
+    if bool(values.name) == bool(values.instance_uid):
+        command = " ".join((line.prog, *line.words))
+        raise Usage(
+            f"{' '.join(line.words)} needs --name or --instance-uid, one of the two",
+            cause="both were given" if values.name else "neither was given",
+            hint=f"{command} --name NAME      or: {command} --instance-uid UID",
+        )
+    if values.name:
+        inputs.check_slug("--name", values.name)
+    return str(values.name or values.instance_uid)
+
+
+def _found(api: Api, values: Values, ref: str) -> dict[str, Any]:
+    """The gateway that is meant, as it is. Raises NotFound also for one of another place, and for a uid that is no name."""
+    try:
+        found = api.item("v1", "instances", ref)
+    except McpgError as exc:
+        if not (values.idempotency_key and values.instance_uid) or exit_code(exc.code) != exit_code(NotFound.code):
+            raise
+        return {"instance_uid": ref}  # the same request again, maybe of what it deleted: the server knows its key
+    if values.name and found.get("name") != values.name:
+        raise NotFound(f"no gateway is named {ref}", hint="mcpg-ctl instance list      a uid: --instance-uid UID")
+    there = where(found, fleet=True)
+    if there != place(values):
+        flags = zip(("--org", "--workspace", "--env"), there.split("/"), strict=False)
+        hint = " ".join(f"{flag} {shlex.quote(value)}" for flag, value in flags)
+        raise NotFound(f"no gateway {ref} in {place(values)}", cause=f"it is in {there}", hint=hint)
+    return found
 
 
 def place(values: Values) -> str:
@@ -58,20 +96,6 @@ def place(values: Values) -> str:
 
 def gateways(values: Values) -> tuple[str, ...]:
     return "v1", "orgs", values.org, "workspaces", values.workspace, "environments", values.env, "gateways"
-
-
-def _confirm(api: Api, values: Values, line: Line) -> None:
-    """Asks, by the gateway's name where it has one. Where nobody can be asked, no request is sent either."""
-    uid = values.instance_uid
-    if values.yes and not (values.stored and values.stored.protected):
-        return
-    found: dict[str, Any] = {}
-    if values.confirm or (sys.stdin.isatty() and sys.stderr.isatty()):
-        instances = api.items("v1", "orgs", values.org, "instances")
-        found = next((each for each in instances if each.get("instance_uid") == uid), {})
-    name = str(found.get("name") or uid)
-    what = name if name == uid else f"{name} ({uid}, {found.get('state', '')})"
-    inputs.confirm(line, values, f"delete {what} in {place(values)}", name=name, also=uid, where=api.url)
 
 
 def _would(api: Api, values: Values, body: dict[str, Any]) -> int:
@@ -84,6 +108,7 @@ def _would(api: Api, values: Values, body: dict[str, Any]) -> int:
         table=lambda: [
             render.clean(f"would {plan.get('action')} {plan.get('name')}  {place(values)}"),
             *render.columns(list(_changes(plan, before, "config_toml" in body)), indent=2),
+            *_after(plan),
             "nothing was written",
         ],
         names=[str(plan.get("name", ""))],
@@ -101,18 +126,22 @@ def _running(api: Api, values: Values) -> dict[str, Any]:
 
 
 def _changes(plan: dict[str, Any], before: dict[str, Any], has_config: bool) -> Iterator[tuple[str, str]]:
-    after = plan.get("after")
     yield "cluster", _moved(before.get("cluster"), plan.get("cluster"))
-    if isinstance(after, dict):
-        yield "then", "  ".join(room(after))
     for field in ("replicas", "size"):
         yield field, _moved(before.get(field), plan.get(field))
     if before and not has_config:
         yield "config", "as it is"
     else:
-        yield "config", f"sha256 {str(plan.get('config_sha256', ''))[:12]}" + ("" if has_config else ", the default")
+        said = "parsed, but the gateway itself has not looked at it" if has_config else "the default"
+        yield "config", f"sha256 {str(plan.get('config_sha256', ''))[:12]}, {said}"
     if plan.get("gateway_version"):
         yield "gateway", str(plan["gateway_version"])
+
+
+def _after(plan: dict[str, Any]) -> Iterator[str]:
+    """`us-east-1a would then have 2 of 20 gateways, 1.5 of 16 cores`."""
+    if isinstance(plan.get("after"), dict) and (taken := room(plan["after"])):
+        yield render.clean(f"{plan.get('cluster')} would then have {', '.join(taken)}")
 
 
 def _moved(before: object, after: object) -> str:

@@ -27,10 +27,13 @@ def clean(text: object) -> str:
 
 
 def without_login(url: str) -> str:
-    """*url* without the name and password that it may hold: `https://user:secret@host` is a URL too."""
-    scheme, sep, rest = url.rpartition("://")
-    host, slash, tail = rest.partition("/")
-    return f"{scheme}{sep}{host.rpartition('@')[2]}{slash}{tail}"
+    """
+    *url* without the name and password that it may hold: `https://user:secret@host` is a URL too. Of one that is
+    mistyped, everything between the scheme and the last `@` is left out, since a password may hold what ends a host.
+    """
+    _, login, place = url.rpartition("@")
+    scheme, slash, _ = url.partition(":/")
+    return f"{scheme}://{place}" if login and slash and scheme.lower() in ("http", "https") else place
 
 
 def has_colour(stream: TextIO) -> bool:
@@ -71,7 +74,7 @@ def emit(
         lines = (clean(name) for name in names)
     else:
         lines = wide() if output == "wide" and wide is not None else table()
-    for line in lines:
+    for line in list(lines):  # all of it or, when it cannot be shown, nothing
         sys.stdout.write(f"{line}\n")
 
 
@@ -107,6 +110,7 @@ def columns(
     return [line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines]
 
 
+_PAGE = 80  # columns, of a terminal that does not say
 _LEAST = 12  # a column that gives way keeps so much
 _READABLE = 24  # the last column is wrapped beside the others while it has so much, else below them
 
@@ -150,10 +154,13 @@ def terminal_width() -> int | None:
     """How many columns stdout has, None when it is not a terminal: then nothing is cut."""
     if not sys.stdout.isatty():
         return None
-    try:
-        return int(os.environ.get("COLUMNS", "")) or None
-    except ValueError:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if is_size(said) else os.get_terminal_size(sys.stdout.fileno()).columns or _PAGE
+
+
+def is_size(text: str) -> bool:
+    """Whether *text* is a number of columns or lines."""
+    return text.isascii() and text.isdecimal() and len(text) < 6 and int(text) > 0
 
 
 def pairs(data: Mapping[str, Any], *, indent: int = 0) -> list[str]:

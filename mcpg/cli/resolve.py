@@ -141,7 +141,11 @@ def _state_dir(default: str) -> Path:
     try:
         return Path(default).expanduser()
     except RuntimeError:  # no home directory
-        return Path("mcpg-state").absolute()
+        here = Path("mcpg-state")
+    try:
+        return here.absolute()
+    except OSError as exc:
+        raise _no_directory(f"--state-dir {here}", exc) from None
 
 
 def _coerced(option: Option, raw: str | bool, source: str) -> Any:
@@ -169,8 +173,16 @@ def _absolute(raw: str, source: str) -> Path:
 
     try:
         return Path(raw).expanduser().absolute()
-    except RuntimeError as exc:
-        raise Usage(f"{source} {raw} cannot be expanded", cause=str(exc), hint=f"{source} /an/absolute/path") from None
+    except (RuntimeError, OSError) as exc:
+        raise _no_directory(f"{source} {raw}", exc) from None
+
+
+def _no_directory(what: str, exc: Exception) -> Usage:
+    """`~nobody/` has no home, and a relative path is nowhere once the working directory is gone."""
+    gone = isinstance(exc, OSError)
+    cause = f"the working directory is gone: {exc.strerror}" if isinstance(exc, OSError) else str(exc)
+    doing = "made absolute" if gone else "expanded"
+    return Usage(f"{what} cannot be {doing}", cause=cause, hint="--state-dir /an/absolute/path")
 
 
 def _is_text(raw: str) -> bool:
@@ -178,11 +190,16 @@ def _is_text(raw: str) -> bool:
     return not any(0xD800 <= ord(each) <= 0xDFFF for each in raw)
 
 
+_DIGITS = 64  # no number of ours has more
+
+
 def _number(option: Option, raw: str, source: str) -> int | float:
     digits = raw.removeprefix("-")
     whole = digits.isascii() and digits.isdigit()
     if option.kind == "int" and not whole:
         raise wrong(option, raw, source, "it is not a whole number")
+    if len(raw) > _DIGITS or not raw.isascii() or "_" in raw:  # Python would take them, or too long to say so
+        raise wrong(option, raw[:_DIGITS], source, "it is not a number")
     try:
         number = int(raw) if whole else float(raw)
     except ValueError:
@@ -198,6 +215,8 @@ def wrong(option: Option, raw: str, source: str, why: str) -> Usage:
     shown = f"{source} {raw}" if source.startswith("--") else f"{source}={raw}"
     if source.startswith("context "):
         shown = f"{option.field} {raw} of {source}"
+    if option.secret or ("@" in raw and "url" in option.field):
+        shown = source  # what it holds may be a secret
     meant = close(raw, list(option.choices)) if option.choices else ""
     hint = f"did you mean: {option.name} {meant}" if meant else option.shown()
     return Usage(f"{shown} cannot be used", cause=why, hint=hint, option=option.name)
@@ -229,13 +248,17 @@ def tree(kind: type[Tree], line: Line) -> Tree:
     from pydantic import ValidationError
 
     fields = set(kind.model_fields)
+    for option in command_of(line).options:
+        raw, source = given(option, line, os.environ, None)
+        if option.field in fields and isinstance(raw, str) and not _is_text(raw):
+            raise wrong(option, raw, source, "it is not UTF-8")
     flags = {field: value for field, value in line.flags.items() if field in fields}
     try:
         resolved = kind.resolve(flags)
     except ValidationError as exc:
         raise _refused(exc, line) from None
-    except RuntimeError as exc:  # Path.expanduser on an unknown user
-        raise Usage("--state-dir cannot be expanded", cause=str(exc), hint="--state-dir /an/absolute/path") from None
+    except (RuntimeError, OSError) as exc:
+        raise _no_directory("--state-dir", exc) from None
     if not isinstance(resolved, kind):
         raise TypeError(kind)
     return resolved

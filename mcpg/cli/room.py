@@ -10,11 +10,9 @@ NO_LIMIT = "–"
 
 
 def room(capacity: dict[str, Any]) -> list[str]:
-    """The three kinds, taken (used and reserved) of total: `19/50 gateways`, `9.5/16 cores`, `31/64 GiB`."""
-    return [
-        *([f"{gateways(capacity)} gateways"] if _total(capacity, "gateways") is not None else []),
-        *(words for words in (cpu(capacity), memory(capacity)) if words != NO_LIMIT),
-    ]
+    """The three kinds, taken (used and reserved) of total: `19 of 50 gateways`, `9.5 of 16 cores`, `31 of 64 GiB`."""
+    found = (f"{gateways(capacity)} gateways", cpu(capacity), memory(capacity))
+    return [words.replace("/", " of ") for words in found if not words.startswith(NO_LIMIT)]
 
 
 def gateways(capacity: dict[str, Any], key: str = "") -> str:

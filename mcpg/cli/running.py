@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mcpg.cli import files
 from mcpg.errors import McpgError
 
 ANSWER_S = 2.0
+_SIZE_MAX = 1024 * 1024
 
 
 class Local(NamedTuple):
@@ -48,8 +50,9 @@ def look(state_dir: Path, *, answer_s: float = ANSWER_S) -> Local:
 def record(state_dir: Path) -> dict[str, Any]:
     """The file as it is, {} when there is none of ours; whether it is still true, `look` says."""
     try:
-        found = json.loads((state_dir / "server.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        raw, _ = files.read(state_dir / "server.json", _SIZE_MAX)
+        found = json.loads(raw)
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

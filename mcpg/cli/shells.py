@@ -3,18 +3,33 @@
 _BASH = """\
 # bash completion for mcpg-ctl; load it with: source <(mcpg-ctl completion bash)
 _mcpg_ctl() {
-    local name IFS=$'\\n'
-    local cur="${COMP_WORDS[COMP_CWORD]}"
-    [ "$cur" = "=" ] && cur=""
+    local name at word gap cur="" line="${COMP_LINE:0:COMP_POINT}" IFS=$'\\n'
+    local -a words=()
+    # bash breaks words at the : and = of a URL too: what has no space before it belongs to the word before it
+    for ((at = 0; at <= COMP_CWORD; at++)); do
+        word="${COMP_WORDS[at]}"
+        gap="${line%%[![:space:]]*}"
+        line="${line#"$gap"}"
+        ((at == COMP_CWORD)) && word="$line"
+        line="${line#"$word"}"
+        if [ -z "$gap" ] && ((at)); then cur+="$word"; else words+=("$cur") && cur="$word"; fi
+    done
+    words+=("$cur")
+    [[ $word == [:=]* ]] && word=""
+    local typed="${cur%"$word"}" option=""
     COMPREPLY=()
     while IFS=$'\\t' read -r name _; do
-        if [ "$name" = ":path" ]; then
-            COMPREPLY=($(compgen -f -- "$cur"))
+        if [[ $name == *:path ]]; then
+            [[ $cur == --*=* ]] && option="${cur%%=*}="
+            while read -r name; do
+                name="$option$name"
+                COMPREPLY+=("${name#"$typed"}")
+            done < <(compgen -f -- "${cur#"$option"}")
             compopt -o filenames 2>/dev/null
             return
         fi
-        COMPREPLY+=("$name")
-    done < <("$1" __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+        COMPREPLY+=("${name#"$typed"}")
+    done < <("$1" __complete -- "${words[@]:2}" 2>/dev/null)
 }
 complete -F _mcpg_ctl mcpg-ctl
 """

@@ -75,9 +75,10 @@ def _tokens(values: Values) -> tuple[str, ...]:
 def _seconds(text: str) -> int:
     """`15m`, `1h`, `90` (seconds), which is what the API's `ttl_ms` wants, whatever its name. Raises Usage."""
     digits, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
-    seconds = int(digits) * _UNITS[unit] if digits.isascii() and digits.isdecimal() else 0
+    is_number = digits.isascii() and digits.isdecimal() and len(digits) <= len(str(_MAX_S))
+    seconds = int(digits) * _UNITS[unit] if is_number else 0
     if not 1 <= seconds <= _MAX_S:
-        raise Usage(f"--ttl {text} cannot be used", cause="a time from 1s to 30d", hint="--ttl 15m, 1h or 7d")
+        raise Usage(f"--ttl {text[:40]} cannot be used", cause="a time from 1s to 30d", hint="--ttl 15m, 1h or 7d")
     return seconds
 
 

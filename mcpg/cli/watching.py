@@ -24,7 +24,7 @@ from mcpg.cli.operate import FLEET
 from mcpg.cli.operation import outcome
 from mcpg.cli.parse import Line
 from mcpg.cli.talk import tell
-from mcpg.errors import Failed, McpgError, TimedOut, Unreachable
+from mcpg.errors import Failed, McpgError, TimedOut, Unreachable, Usage
 
 Event = dict[str, Any]
 
@@ -65,13 +65,20 @@ def watch(line: Line) -> int:
 def wait(line: Line) -> int:
     """Returns when all of them are over: 0 when all ended well, 1 when any did not. Shows nothing but `-o json`."""
     values = resolve.values(line)
+    ids = [each.strip() for each in values.id.split(",")]
+    if not all(ids):
+        raise Usage(
+            f"{line.prog} operation wait needs the id of every operation to wait for",
+            cause="no id was given" if not any(ids) else f"{ids.count('')} of {len(ids)} ids are empty",
+            hint="mcpg-ctl operation list --running",
+        )
     patience_s = PATIENCE_S if values.timeout is None else math.inf
     over: list[Event] = []
     with contextlib.closing(connect(values)) as api:
         asked: list[Event] = []
         try:
             with alarm(values.timeout):
-                asked += [api.item(*FLEET, each) for each in values.id.split(",") if each]
+                asked += [api.item(*FLEET, each) for each in ids]
                 for each in asked:
                     over.append(_over(api, str(each.get("id", "")), patience_s))  # noqa: PERF401  kept when time is up
         except Alarm:

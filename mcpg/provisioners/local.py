@@ -9,6 +9,7 @@ keeps the files, binary.py finds the program.
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import socket
 import weakref
@@ -28,13 +29,15 @@ from mcpg.host.words import redact, says_port_taken
 from mcpg.provisioners import attachment
 from mcpg.provisioners.replica import Ended, Replica, Shelf, write
 
+log = logging.getLogger("mcpg.provisioners")
+
 SETTLE_S: Final = 0.5  # the real gateway listens after 0.015 to 0.07 s, and has exited by then on a config it refuses
 SETTLE_STEP_S: Final = 0.02
 PORT_ATTEMPTS: Final = 3
 
 
 class Local:
-    """See ports.Provisioner. `gateway_version` is known after `start`, and follows the binary at each `apply`."""
+    """See ports.Provisioner. `gateway_version` is known after `start`, and follows the binary at each start."""
 
     name = "local"
     observes = True
@@ -79,13 +82,14 @@ class Local:
 
     async def apply(self, order: Order) -> tuple[Placed, ...]:
         """Replicas in parallel; the first failure is raised after every one has come to an end."""
-        gateway = await self._find_gateway()
         async with self._lock(order.instance_id):
             known = self._shelf.replicas(order.instance_id)
             surplus = [self._discard(replica) for replica in known if replica.number > order.replicas]
-            places = [self._place(order, number, gateway) for number in range(1, order.replicas + 1)]
+            places = [self._place(order, number) for number in range(1, order.replicas + 1)]
             results = await asyncio.gather(*places, *surplus, return_exceptions=True)
         for result in results:
+            if isinstance(result, OSError):
+                raise TemporaryError(f"{order.name} cannot be started", cause=str(result)) from result
             if isinstance(result, BaseException):
                 raise result
         return tuple(result for result in results if isinstance(result, Placed))
@@ -102,7 +106,10 @@ class Local:
                     bind, control_plane = config.booted(replica.boot_file.read_text(encoding="utf-8"))
                 except (OSError, BadConfig):
                     continue  # never started, or not as we wrote it: the next start writes it anew
-                write(replica.boot_file, config.boot(config_text, bind=bind, control_plane=control_plane))
+                try:
+                    write(replica.boot_file, config.boot(config_text, bind=bind, control_plane=control_plane))
+                except OSError as exc:  # it serves that config; the next start writes the file anew, or says why not
+                    log.warning("%s cannot be rewritten: %s", replica.boot_file, exc)
 
     async def remove(self, instance_id: str) -> Removed:
         """SIGTERM, after the grace SIGKILL, then the files. Raises TemporaryError for a process that will not die."""
@@ -118,7 +125,10 @@ class Local:
 
     async def explain(self, config: str) -> str:
         """What `mcpg-config check` says, where the gateway comes with it."""
-        gateway = await self._find_gateway()
+        try:
+            gateway = await self._find_gateway()
+        except PermanentError:
+            return ""  # whom to ask is not there now
         return await check(Path(gateway.path), config) if gateway.kind == "mcpg" else ""
 
     async def stop(self) -> None:
@@ -137,7 +147,7 @@ class Local:
         self.gateway_version = gateway.version
         return gateway
 
-    async def _place(self, order: Order, number: int, gateway: Gateway) -> Placed:
+    async def _place(self, order: Order, number: int) -> Placed:
         replica = self._shelf.replica(order.instance_id, number)
         watch = await self._living(replica)
         if watch is not None:
@@ -147,10 +157,14 @@ class Local:
             await self._end_deaf(replica, watch)  # or it dials where no control plane is any more, and never learns
         elif ended := replica.ended(order.operation_id):
             raise _died(order, number, ended.reason, replica.words(ended.log_offset))
-        return await self._start(order, replica, gateway)
+        return await self._start(order, replica)
 
-    async def _start(self, order: Order, replica: Replica, gateway: Gateway) -> Placed:
+    async def _start(self, order: Order, replica: Replica) -> Placed:
         """Launch until it listens, is on its way there, or has ended; on another port when the chosen one was taken."""
+        try:
+            gateway = await self._find_gateway()
+        except PermanentError as exc:  # it may be on its way: a package that is upgraded is gone for a moment
+            raise TemporaryError(exc.what, cause=exc.cause, hint=exc.hint) from exc
         url = await order.enrol(replica.number)
         reason = said = ""
         for attempt in range(PORT_ATTEMPTS):

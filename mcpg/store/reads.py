@@ -124,17 +124,6 @@ async def operation_by_ref(db: Database, ref: str) -> Row:
     return _only(several, ref, "operation", "mcpg-ctl operation list", lambda r: f"{r['id']} ({r['kind']} {r['name']})")
 
 
-async def instance_by_ref(db: Database, ref: str) -> Row:
-    """One that exists, by uid or id, or by the beginning of one. Raises as `operation_by_ref`."""
-    found = await _all(
-        db, f"{_WITH_CLUSTER} WHERE i.deleted_at IS NULL AND (i.instance_uid=?1 OR i.id=?1 OR"
-        " (length(?1)>=6 AND substr(i.instance_uid,1,length(?1))=?1)) ORDER BY i.instance_uid!=?1, i.id LIMIT 20", ref,
-    )  # fmt: skip
-    if found and ref in (found[0]["instance_uid"], found[0]["id"]):
-        return found[0]
-    return _only(found, ref, "instance", "mcpg-ctl instance list", lambda r: f"{r['instance_uid']} ({r['name']})")
-
-
 async def _prefixed(db: Database, table: str, column: str, ref: str) -> list[Row]:
     if len(ref) < SHORTEST_REF:
         return []
@@ -179,7 +168,7 @@ async def newest_line_id(db: Database) -> int:
 
 async def operation_lines(db: Database, after: int, limit: int) -> list[tuple[int, Line, Row]]:
     """Operations' lines with a journal id > *after*, in order: id, line, and whose it is."""
-    rows = await _all(
+    rows = await _many(
         db, "SELECT j.*,o.org,o.workspace,o.environment,o.name,o.kind,o.created_at FROM journal j"
         " JOIN operation o ON o.id=j.subject WHERE j.id>? AND j.machine IN ('provision','teardown')"
         " ORDER BY j.id LIMIT ?", after, limit,
@@ -244,6 +233,25 @@ async def find_instance_by_uid(db: Database, uid: str) -> Row | None:
     return await _one(db, f"{_WITH_CLUSTER} WHERE i.instance_uid=?", uid)
 
 
+async def find_instances_named(db: Database, ref: str) -> list[Row]:
+    """Living ones that *ref* may name: by uid, id or name, else by the beginning of a uid; at most 20."""
+    whole = "i.instance_uid=?1 OR i.id=?1 OR i.live_name=?1"
+    for where in (whole, f"length(?1)>={SHORTEST_REF} AND substr(i.instance_uid,1,length(?1))=?1"):
+        found = await _all(
+            db, f"{_WITH_CLUSTER} WHERE i.deleted_at IS NULL AND ({where}) ORDER BY i.instance_uid LIMIT 20", ref
+        )
+        if found:
+            return found
+    return []
+
+
+async def instance_names(db: Database, limit: int) -> list[Row]:
+    """Name and uid of those that live, newest first."""
+    return await db.many(
+        "SELECT name,instance_uid FROM instance WHERE deleted_at IS NULL ORDER BY created_at DESC, id LIMIT ?", limit
+    )
+
+
 async def find_live_name(db: Database, name: str) -> Row | None:
     return await _one(db, f"{_WITH_CLUSTER} WHERE i.live_name=?", name)
 
@@ -268,7 +276,11 @@ async def agents(db: Database, instance_id: str) -> list[Row]:
 
 
 async def agents_of_token(db: Database, token_id: str) -> list[Row]:
-    return await _all(db, "SELECT * FROM agent WHERE token_id=? ORDER BY created_at", token_id)
+    """Who enrolled with it, oldest first; `is_gone`: with an instance that was deleted since."""
+    return await _all(
+        db, "SELECT a.*, i.deleted_at IS NOT NULL AS is_gone FROM agent a JOIN instance i ON i.id=a.instance_id"
+        " WHERE a.token_id=? ORDER BY a.created_at", token_id,
+    )  # fmt: skip
 
 
 async def living_agents(db: Database) -> list[Row]:

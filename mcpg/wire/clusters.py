@@ -95,8 +95,9 @@ class Evidence(Body):
 class ClusterHealth(Body):
     """
     The fleet at one look. `clusters` counts those that live: healthy ones, degraded ones (draining, or without room for
-    one more gateway) and unreachable ones. `utilisation` is 0 to 1 of all places; `capacity` sums the clusters
-    that have a limit, kind by kind. `attention`: the most urgent first.
+    one more gateway) and unreachable ones. `utilisation` is the share of all places that is taken: above 1 where
+    there are fewer places now than were given away. `capacity` sums the clusters that have a limit, kind by kind.
+    `attention`: the most urgent first.
     """
 
     clusters: int

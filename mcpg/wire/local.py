@@ -233,8 +233,9 @@ class Accepted(Local):
 
 
 class NotThere(Local):
-    """`provision delete --ignore-not-found` of what is gone already."""
+    """`provision delete --ignore-not-found` of what is gone already; "" for what was not given."""
 
+    name: str
     instance_uid: str
     phase: Literal["deleted"]
     found: Literal[False]

@@ -43,7 +43,7 @@ async def test_a_name_that_is_anothers_uid_is_not_guessed(plane: Plane) -> None:
     [
         ("egde-1", "did you mean: edge-1"),
         ("{uid:5}", "did you mean: edge-1"),
-        ("mars", "mcpg-ctl instance list -o wide shows names and uids"),
+        ("mars", "names and uids: mcpg-ctl instance list -o wide"),
     ],
     ids=["misspelt", "too short", "nothing like it"],
 )

@@ -20,6 +20,7 @@ from syrupy.extensions.amber import AmberSnapshotExtension
 from syrupy.location import PyTestLocation
 
 from mcpg.cli import main as cli
+from mcpg.cli.answers import Heard
 
 from .fake import Ctl, Fake, Ran
 
@@ -70,6 +71,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             "BROWSER",
         ):
             monkeypatch.delenv(name)
+    monkeypatch.setattr(Heard, "url", "")  # what a run before this one heard
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MCPG_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TERM", "xterm")

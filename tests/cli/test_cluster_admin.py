@@ -12,6 +12,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from mcpg import errors
+from mcpg.wire.clusters import GatewayRef
 
 from .bodies import EDGE, SELF, cluster
 from .fake import Ctl, Fake, data, refusal
@@ -74,7 +75,8 @@ def test_totals_that_are_not_given_are_not_sent(acme: Ctl, fake: Fake) -> None:
 def test_of_a_kubeconfig_only_metadata_is_sent(acme: Ctl, fake: Fake, kubeconfig: Path, context: str) -> None:
     """The path, the context, the server's URL: never a credential, not even one in that URL."""
     fake.says("POST", ADMIN, data(cluster("us-1", provisioner="kubernetes")))
-    flags = ("--provisioner", "kubernetes", "--kubeconfig", os.path.relpath(kubeconfig), "--kube-context", context)
+    flags = ("--provisioner", "kubernetes", "--kubeconfig", os.path.relpath(kubeconfig))
+    flags += ("--kube-context", context) if context else ()
     ran = acme(*REGISTER, *flags)
     sent = {key: value for key, value in fake.asked[0].body.items() if key.startswith("kube")}
     server = "https://eu.example:6443"
@@ -107,10 +109,43 @@ def test_a_kubeconfig_that_will_not_do_is_refused_before_anything_is_sent(
     where, context, text = BAD_KUBE[case]
     if text is not None:
         Path(where).write_bytes(text)
-    flags = ("--provisioner", "kubernetes", "--kubeconfig", where, "--kube-context", context)
+    flags = ("--provisioner", "kubernetes", "--kubeconfig", where, *(("--kube-context", context) if context else ()))
     ran = acme(*REGISTER, *flags)
     assert (ran.code, ran.out, fake.asked, "c4n4ry" in ran.err) == (2, "", [], False)
     assert ran.err == snapshot
+
+
+_LEVELS = "".join(f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 10)}]\n" for at in range(1, 9))
+HOSTILE_KUBE = {
+    "a tag": b"a: !!int c4n4ry\n",
+    "a time that is none": b"a: 2001-99-99c4n4ry\nb: 2001-99-99\n",
+    "an alias bomb as a name": f"a0: &a0 [x]\n{_LEVELS}contexts: [{{name: *a8, context: {{}}}}]\n".encode(),
+    "an alias bomb of merges": b"a: &a {x: 1}\nb: {<<: [*a, *a]}\ncontexts: []\n",
+    "bottomless": b"[" * 20_000,
+    "a date as the current one": b"current-context: 2001-01-01\ncontexts: [{name: eu, context: {}}]\n",
+    "a structure as the current one": b"current-context: {a: [1]}\ncontexts: [{name: [eu], context: {}}]\n",
+    "too large": b"#" * 1_048_577,
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_KUBE)
+def test_a_hostile_kubeconfig_is_refused_in_few_words(acme: Ctl, fake: Fake, tmp_path: Path, case: str) -> None:
+    (tmp_path / "bad").write_bytes(HOSTILE_KUBE[case])
+    ran = acme(*REGISTER, "--provisioner", "kubernetes", "--kubeconfig", str(tmp_path / "bad"))
+    assert (ran.code, ran.out, fake.asked, "c4n4ry" in ran.err) == (2, "", [], False)
+    why = {"too large": "it is larger than 1024 KiB"}
+    why |= dict.fromkeys(
+        (f"a {kind} as the current one" for kind in ("date", "structure")), "it has no current-context"
+    )
+    assert ran.err.splitlines()[1] == f"cause: {why.get(case, 'it is not YAML')}"
+
+
+def test_a_kubeconfig_of_nobody_and_one_that_would_wait_are_refused(acme: Ctl, fake: Fake, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for where in ("~nobody-here/x", str(tmp_path / "fifo"), "/dev/zero"):
+        ran = acme(*REGISTER, "--provisioner", "kubernetes", "--kubeconfig", where)
+        assert (ran.code, ran.out, fake.asked) == (2, "", [])
+        assert ran.err.splitlines()[0] == f"error: --kubeconfig {where} cannot be used"
 
 
 BAD = [
@@ -173,6 +208,26 @@ def test_drain_protection_names_the_gateways_and_the_two_ways_on(
     assert (ran.code, ran.out, ran.err) == (5, "", snapshot)
     said = acme(*GONE, "-o", "json").error
     assert (said["code"], [each["name"] for each in said["details"]["gateways"]]) == ("cluster_in_use", ["edge-3", ""])
+    assert said["request_id"] == "req-1"
+
+
+@pytest.mark.parametrize(
+    ("one", "named"), [(EDGE, "prod --env us --name edge-3"), (SELF, "dev --env us --instance-uid host-ab12cd")]
+)
+def test_one_gateway_in_the_way_is_named_in_the_way_on(acme: Ctl, fake: Fake, one: GatewayRef, named: str) -> None:
+    fake.says("DELETE", f"{ADMIN}/us-1", refusal(in_use(one)))
+    assert acme(*GONE).err.splitlines()[-2] == (
+        f"hint:  delete it: mcpg-ctl provision delete --org acme --workspace {named}"
+        "      or orphan it: mcpg-ctl cluster decommission --id us-1 --force"
+    )
+
+
+def test_one_orphan_is_named_in_what_can_be_done_with_it(acme: Ctl, fake: Fake) -> None:
+    said = cluster("us-1", state="decommissioned", orphaned=[EDGE])
+    for ref in ("us-1", said["id"]):
+        fake.says("DELETE", f"{ADMIN}/{ref}", data(said))
+    words = "take it back: mcpg-ctl instance adopt edge-3      or end it: mcpg-ctl instance reap edge-3"
+    assert acme(*GONE, "--force", "--confirm", "us-1").err.splitlines()[-1] == f"hint:  {words}"
 
 
 def forced(fake: Fake) -> dict[str, Any]:

@@ -150,6 +150,29 @@ def test_a_name_that_a_shell_would_obey_is_not_offered(state: Path, fake: Fake) 
     assert offered("provision history --org ") == ["ok-1"]
 
 
+def test_a_name_that_is_an_option_or_the_mark_for_files_is_not_offered(state: Path, fake: Fake) -> None:
+    names = ["--force", "-x", ":path", "acme:path", "ok-1"]
+    fake.says("GET", "/v1/clusters", data([{"name": each, "id": "c-1"} for each in names]))
+    assert offered("cluster show ") == ["ok-1", "c-1"]
+
+
+def test_a_fifo_in_the_place_of_a_file_keeps_no_prompt_waiting(
+    ctl: Ctl, state: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache and the contexts; a session in a pipe is left to the command, which can read it once."""
+    fake.says("GET", "/v1/orgs", data([{"slug": "acme"}]))
+    argv = ("__complete", "--", "provision", "history", "--org", "")
+    ctl(*argv)
+    (file,) = (state / "cache").iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    os.mkfifo(state / "session", 0o600)
+    monkeypatch.setenv("MCPG_SESSION_COOKIE_FILE", str(state / "session"))
+    assert ctl(*argv) == (0, "acme\torg\n", "")
+    os.mkfifo(state / "contexts.json", 0o600)
+    assert ctl(*argv) == (0, "", "")
+
+
 STRANGE = {
     "silent": SILENT,
     "hanging": Answer(b"[", then="hang"),
@@ -220,7 +243,8 @@ def test_a_shell_that_has_no_script(ctl: Ctl) -> None:
 ASK = {
     "bash": r"""
         source <(mcpg-ctl completion bash)
-        IFS=$' \t\n' read -ra COMP_WORDS <<< "${TYPED//=/ = }"
+        COMP_LINE=$TYPED COMP_POINT=${#TYPED} broken=${TYPED//=/ = }
+        IFS=$' \t\n' read -ra COMP_WORDS <<< "${broken//:/ : }"
         [[ $TYPED == *[\ =] ]] && [[ $TYPED != *= ]] && COMP_WORDS+=("")
         COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
         _mcpg_ctl mcpg-ctl
@@ -242,6 +266,11 @@ LINES = {
     "mcpg-ctl version -o j": ["json", "jsonl"],
     "mcpg-ctl provision create --config gate": ["gateway.yaml"],
     "mcpg-ctl nonsense nonsense ": [],
+    "mcpg-ctl --cp-url http://127.0.0.1:1 clu": ["cluster"],
+    "mcpg-ctl --cp-url=http://127.0.0.1:1 cluster sh": ["show"],
+    "mcpg-ctl --cp-url http://127.0.0.1:1 context ": ["add", "list", "rm", "show", "use"],
+    "mcpg-ctl serve --bind-http 127.0.0.1:7900 --bind-g": ["--bind-grpc"],
+    "mcpg-ctl provision create --config gateway.yaml --siz": ["--size"],
 }
 
 
@@ -266,6 +295,9 @@ TYPED = {
     "mcpg-ctl version --output=ya": "mcpg-ctl version --output=yaml",
     "mcpg-ctl provision create --config gate": "mcpg-ctl provision create --config gateway.yaml",
     "mcpg-ctl --state-dir=gate": "mcpg-ctl --state-dir=gateway.yaml",
+    "mcpg-ctl --cp-url http://127.0.0.1:1 vers": "mcpg-ctl --cp-url http://127.0.0.1:1 version",
+    "mcpg-ctl --cp-url=http://127.0.0.1:1 cluster sh": "mcpg-ctl --cp-url=http://127.0.0.1:1 cluster show",
+    "mcpg-ctl serve --bind-http 127.0.0.1:7900 --bind-g": "mcpg-ctl serve --bind-http 127.0.0.1:7900 --bind-grpc",
 }
 LOAD = {
     "bash": "source <(mcpg-ctl completion bash)",

@@ -278,3 +278,20 @@ def test_a_write_that_fails_leaves_the_old_file(file: Path) -> None:
 def test_another_url_than_the_contexts_own_never_gets_its_session(url: str, values: dict[str, str]) -> None:
     layer = Context("prod", values, protected=False).layer(url)
     assert ("session_cookie_file" in layer) == ("session_cookie_file" in values and url == values.get("cp_url"))
+
+
+def test_a_fifo_is_refused_at_once_and_can_be_removed(ctl: Ctl, file: Path) -> None:
+    os.mkfifo(file, 0o600)
+    ran = ctl("context", "list")
+    assert (ran.code, ran.err.splitlines()[1]) == (1, "cause: it is not a regular file")
+    assert (ctl("context", "rm", "--all", "--yes").code, file.exists()) == (0, False)
+
+
+def test_a_file_that_is_too_large_is_refused(ctl: Ctl, file: Path) -> None:
+    stored(file, {"contexts": {"prod": {"org": "x" * 1_048_576}}})
+    assert ctl("context", "list").err.splitlines()[1] == "cause: it is larger than 1024 KiB"
+
+
+def test_a_name_in_the_file_cannot_become_a_command(ctl: Ctl, file: Path) -> None:
+    stored(file, {"contexts": {"a b;$(id)": 7}})
+    assert ctl("context", "list").err.splitlines()[-1] == "hint:  mcpg-ctl context rm 'a b;$(id)'"

@@ -14,11 +14,13 @@ from syrupy.assertion import SnapshotAssertion
 
 from mcpg import errors
 
+from .bodies import instance
 from .fake import GATEWAYS, HAPPY, OPERATION, UID, Asked, Ctl, Fake, data, operation, refusal, step, stream
 
 CREATE = ("provision", "create", "--name", "edge-1")
 DELETE = ("provision", "delete", "--instance-uid", UID, "--yes")
 SHOWN = f"/v1/orgs/acme/operations/{OPERATION}"
+SHOWN_GATEWAY = f"/v1/instances/{UID}"
 
 
 @pytest.fixture
@@ -118,11 +120,13 @@ def test_a_session_that_no_header_can_carry_is_refused_unseen(acme: Ctl, happy: 
 
 def test_every_segment_is_percent_encoded(acme: Ctl, fake: Fake) -> None:
     """Whatever a uid or environment holds, it stays in its place of the path."""
-    for uid in ("../../x", "a/b c?x#y%2f", "..", "é"):
-        acme("provision", "delete", "--yes", "--instance-uid", uid, "--env", "u/s")
     place = "DELETE /v1/orgs/acme/workspaces/prod/environments/u%2Fs/gateways/"
-    tails = ["..%2F..%2Fx", "a%2Fb%20c%3Fx%23y%252f", "%2E%2E", "%C3%A9"]
-    assert fake.paths() == [place + tail for tail in tails]
+    tails = {"../../x": "..%2F..%2Fx", "a/b c?x#y%2f": "a%2Fb%20c%3Fx%23y%252f", "..": "%2E%2E", "é": "%C3%A9"}
+    for uid, tail in tails.items():
+        fake.asked.clear()
+        fake.says("GET", f"/v1/instances/{tail}", data(instance(instance_uid=uid, environment="u/s")))
+        acme("provision", "delete", "--yes", "--instance-uid", uid, "--env", "u/s")
+        assert fake.paths() == [f"GET /v1/instances/{tail}", place + tail]
 
 
 def test_no_wait_returns_the_operation(acme: Ctl, fake: Fake, snapshot: SnapshotAssertion) -> None:
@@ -140,20 +144,74 @@ def test_no_wait_reads_the_id_from_the_first_event_where_there_is_no_header(acme
 
 def test_delete(acme: Ctl, fake: Fake, snapshot: SnapshotAssertion) -> None:
     steps = (step(1, "draining"), step(2, "deleting", message="2 processes"), step(3, "deleted"))
+    fake.says("GET", SHOWN_GATEWAY, data(instance()))
     fake.says("DELETE", f"{GATEWAYS}/{UID}", stream(*steps))
     gone = operation(kind="delete", state="deleted", final_phase="deleted", duration_ms=1100.0)
     fake.says("GET", SHOWN, data(gone))
     ran = acme(*DELETE)
-    assert (ran.code, sent(fake).body) == (0, None)
+    assert (ran.code, fake.asked[1].body) == (0, None)
     assert ran.out == snapshot(name="result")
     assert ran.err == snapshot(name="ladder")
     assert acme(*DELETE, "-o", "json").json == snapshot(name="json")
 
 
 def test_delete_without_a_terminal_needs_yes(acme: Ctl, fake: Fake, snapshot: SnapshotAssertion) -> None:
+    fake.says("GET", SHOWN_GATEWAY, data(instance()))
     ran = acme(*DELETE[:-1])
-    assert (ran.code, ran.out, fake.asked) == (2, "", [])
+    assert (ran.code, ran.out, fake.paths()) == (2, "", [f"GET {SHOWN_GATEWAY}"])
     assert ran.err == snapshot
+
+
+@pytest.mark.parametrize(
+    ("argv", "ref"), [(("--name", "edge-1"), "edge-1"), (("--instance-uid", UID[:8]), UID[:8])], ids=["name", "prefix"]
+)
+def test_delete_finds_the_gateway_by_its_name_or_by_the_beginning_of_its_uid(
+    acme: Ctl, fake: Fake, argv: tuple[str, ...], ref: str
+) -> None:
+    fake.says("GET", f"/v1/instances/{ref}", data(instance()))
+    fake.says("DELETE", f"{GATEWAYS}/{UID}", stream(step(1, "draining"), step(2, "deleted")))
+    ran = acme("provision", "delete", *argv, "--yes", "-o", "json")
+    assert (ran.code, ran.json["instance_uid"], ran.json["name"]) == (0, UID, "edge-1")
+
+
+@pytest.mark.parametrize("argv", [(), ("--name", "edge-1", "--instance-uid", UID)], ids=["neither", "both"])
+def test_delete_takes_one_of_name_and_uid(acme: Ctl, fake: Fake, snapshot: SnapshotAssertion, argv: list[str]) -> None:
+    ran = acme("provision", "delete", *argv, "--yes")
+    assert (ran.code, ran.out, fake.asked, ran.err) == (2, "", [], snapshot)
+
+
+ELSEWHERE = {
+    "nowhere": (("--instance-uid", UID), refusal(errors.NotFound(f"no gateway {UID}"))),
+    "in another place": (("--name", "edge-1"), data(instance(environment="eu"))),
+    "only as a uid": (("--name", "edge-1"), data(instance(name="", instance_uid="edge-1"))),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_a_gateway_that_is_not_there_is_not_asked_about(
+    acme: Ctl, fake: Fake, snapshot: SnapshotAssertion, where: str
+) -> None:
+    """Exit 3 before any question, so also without a terminal and without --yes."""
+    argv, answer = ELSEWHERE[where]
+    fake.says("GET", f"/v1/instances/{argv[1]}", answer)
+    ran = acme("provision", "delete", *argv)
+    assert (ran.code, ran.out, len(fake.asked), ran.err) == (3, "", 1, snapshot)
+    gone = acme("provision", "delete", *argv, "--ignore-not-found", "-o", "json")
+    assert (gone.code, gone.json["found"], argv[1] in gone.json.values()) == (0, False, True)
+
+
+def test_a_delete_asked_for_again_with_its_key_reaches_the_server_that_knows_it(acme: Ctl, fake: Fake) -> None:
+    """By then the gateway may be gone."""
+    fake.says("DELETE", f"{GATEWAYS}/{UID}", stream(step(1, "draining"), step(2, "deleted")))
+    fake.says("GET", SHOWN_GATEWAY, refusal(errors.NotFound("no gateway")))
+    assert (acme(*DELETE).code, acme(*DELETE, "--idempotency-key", "mine").code) == (3, 0)
+
+
+def test_no_room_leads_on_with_what_the_server_says(acme: Ctl, fake: Fake) -> None:
+    said = {"clusters": [{"name": "local", "reason": "region local ≠ eu"}], "hint": "mcpg-ctl cluster register …"}
+    fake.says("POST", GATEWAYS, stream(step(1, "failed", message="no", code="no_capacity", data=said)))
+    hint = f"hint:  mcpg-ctl cluster register …      history: mcpg-ctl operation show {OPERATION}"
+    assert acme(*CREATE).err.splitlines()[-1] == hint
 
 
 FAILED = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from mcpg.cli import failure
 from mcpg.cli.talk import tell
 from mcpg.errors import MAPPING, McpgError
 
-from .fake import Answer, Ctl, Fake, data, operation, refusal
+from .fake import AT, GATEWAYS, HAPPY, OPERATION, Answer, Ctl, Fake, data, operation, refusal, step, stream
 
 OPERATIONS = "/v1/orgs/acme/operations"
 HISTORY = ("provision", "history", "--org", "acme")
@@ -218,6 +219,32 @@ def test_a_full_disk_is_an_error_and_not_a_bug(fake: Fake) -> None:
 def test_closed_streams_are_no_error(closed: str) -> None:
     command = f'"{sys.executable}" -c "{START}" version {closed}'
     assert subprocess.run(["sh", "-c", command], capture_output=True, check=False).returncode == 0
+
+
+CREATE = "provision create --org acme --workspace prod --env us --name edge-1 -o json"
+
+
+@pytest.mark.parametrize("lost", ["2>/dev/full", "2>&-", "2</dev/null", "2> >(exit 0)"])
+@pytest.mark.parametrize("words", [CREATE, f"{CREATE} --json-logs", "bogus"], ids=["create", "logs", "bogus"])
+def test_a_stderr_that_takes_nothing_changes_no_result(fake: Fake, words: str, lost: str) -> None:
+    fake.says("POST", GATEWAYS, stream(*HAPPY)._replace(headers={"mcpg-version": "9.0", "x-operation-id": OPERATION}))
+    fake.says("GET", f"{OPERATIONS}/{OPERATION}", data(operation()))
+    command = f'"{sys.executable}" -c "{START}" {words} {lost}'
+    environ = {"HOME": "/nonexistent", "MCPG_CP_URL": fake.url}
+    ran = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, env=environ, check=False)
+    said = json.loads(ran.stdout)["phase"] if ran.stdout else ""
+    assert (ran.returncode, said) == ((2, "") if words == "bogus" else (0, "ready"))
+
+
+def test_a_reader_of_stderr_that_leaves_changes_no_result(fake: Fake, tmp_path: Path) -> None:
+    many = [step(seq, "applying", message="x" * 1000, at=AT.format(1)) for seq in range(1, 400)]
+    fake.says("POST", GATEWAYS, stream(*many, step(400, "ready", at=AT.format(2))))
+    fake.says("GET", f"{OPERATIONS}/{OPERATION}", data(operation()))
+    out = tmp_path / "out"
+    command = f'"{sys.executable}" -c "{START}" {CREATE} 2>&1 >{out} | head -1; exit ${{PIPESTATUS[0]}}'
+    environ = {"HOME": "/nonexistent", "MCPG_CP_URL": fake.url, "PATH": os.environ["PATH"]}
+    ran = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, env=environ, check=False)
+    assert (ran.returncode, json.loads(out.read_text())["phase"]) == (0, "ready")
 
 
 def test_a_name_that_the_terminal_cannot_show_is_no_error(fake: Fake) -> None:

@@ -250,3 +250,34 @@ def test_the_endpoints_are_asked_for_when_the_event_that_names_them_was_lost(acm
     fake.says("GET", "/v1/orgs/acme/instances", data(instances))
     ran = acme("provision", "create", "--name", "edge-1", "-o", "json")
     assert (ran.code, ran.json["endpoints"], ran.json["instance_uid"]) == (0, ["http://127.0.0.1:1/mcp"], UID)
+
+
+def test_an_event_of_another_operation_is_passed_over(case: Case) -> None:
+    """Nor does its end end this one."""
+    others = (step(2, "ready", operation_id="op-other"), end(9, "failed", ok=False).replace(b"op-7f2e", b"op-other"))
+    case.fake.says("POST", GATEWAYS, stream(HAPPY[0], *others, HAPPY[1], HAPPY[2]))
+    assert (case.run()["phase"], case.seen.phases, len(case.fake.asked)) == ("ready", ALL, 1)
+
+
+def test_an_attached_ladder_is_that_of_its_operation_alone(acme: Ctl, fake: Fake) -> None:
+    fake.says("GET", f"/v1/operations/{OPERATION}", data(operation()))
+    events = (HAPPY[0], step(2, "failed", operation_id="op-other"), *HAPPY[1:])
+    fake.says("GET", f"/v1/operations/{OPERATION}/events", stream(*events, end(3, "ready", ok=True)))
+    ran = acme("operation", "attach", OPERATION)
+    assert (ran.code, "op-other" in ran.err) == (0, False)
+
+
+def test_an_event_without_end_is_no_event(acme: Ctl, fake: Fake) -> None:
+    """At once, without asking again: the same would come."""
+    fake.says("POST", GATEWAYS, stream(HAPPY[0], b"data: " + b"x" * (5 * 1024 * 1024), then="hang"))
+    ran = acme("provision", "create", "--name", "edge-1")
+    assert (ran.code, ran.out, len(fake.asked)) == (6, "", 1)
+    assert "is not a control plane\n" in ran.err
+    assert "an event of more than 4 MiB" in ran.err
+
+
+def test_events_that_are_long_together_are_read(case: Case) -> None:
+    words = "x" * (1024 * 1024)
+    steps = [step(seq, "applying", message=words) for seq in range(2, 9)]
+    case.fake.says("POST", GATEWAYS, stream(HAPPY[0], *steps, step(9, "ready")))
+    assert (case.run()["seq"], len(case.fake.asked)) == (9, 1)

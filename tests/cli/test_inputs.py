@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from mcpg.cli.inputs import quoted
+from mcpg.cli.render import without_login
+
+from .bodies import instance
 from .fake import Ctl, Fake, data
 from .test_terminal import Start, terminal  # noqa: F401  a fixture
 
@@ -58,7 +65,7 @@ WORLD = {"MCPG_ORG": "acme", "MCPG_WORKSPACE": "prod", "MCPG_ENV": "us"}
 
 @pytest.fixture
 def gateway(fake: Fake) -> Fake:
-    fake.says("GET", "/v1/orgs/acme/instances", data([{"instance_uid": "u-1", "name": "edge-1", "state": "online"}]))
+    fake.says("GET", "/v1/instances/u-1", data(instance(instance_uid="u-1")))
     return fake
 
 
@@ -175,3 +182,60 @@ def test_a_pipe_holds_a_session_as_well(acme: Ctl, fake: Fake) -> None:
     ran = acme(*HISTORY, "--session-cookie-file", f"/proc/self/fd/{read}")
     os.close(read)
     assert (ran.code, fake.asked[-1].headers.get("cookie")) == (0, "mcpg_sid=c4n4ry")
+
+
+def test_a_command_to_be_run_again_repeats_no_secret(here: Ctl, fake: Fake) -> None:
+    ran = here(*DELETE, "--cp-url", fake.url.replace("http://", "http://ada:c4n4ry@"))
+    assert (ran.code, "c4n4ry" in ran.err) == (2, False)
+    assert f"--cp-url {fake.url}" in ran.err.splitlines()[-1]
+
+
+URLS = {
+    "http://ada:c4n4ry@h:1/x": "http://h:1/x",
+    "http://ada:c4n/4ry@h": "http://h",
+    "http:/ada:c4n4ry@h": "http://h",
+    "http://ada:c4n4ry@h/a://b": "http://h/a://b",
+    "http://ada:c4n?4#ry@h": "http://h",
+    "ada:c4n4ry@h": "h",
+    "http://h:1/x": "http://h:1/x",
+}
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_url_is_shown_without_the_login_in_it(url: str) -> None:
+    assert without_login(url) == URLS[url]
+
+
+@pytest.mark.parametrize("where", ["a FIFO", "a device", "too large"])
+def test_a_session_is_not_waited_for(acme: Ctl, fake: Fake, tmp_path: Path, where: str) -> None:
+    file = {"a FIFO": tmp_path / "fifo", "a device": Path("/dev/zero"), "too large": tmp_path / "large"}[where]
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    (tmp_path / "large").write_bytes(b"x" * 70_000)
+    (tmp_path / "large").chmod(0o600)
+    ran = acme(*HISTORY, "--session-cookie-file", str(file))
+    causes = {
+        "a FIFO": "it is a pipe that holds nothing",
+        "a device": "it is not a regular file",
+        "too large": "it is larger than 64 KiB",
+    }
+    assert (ran.code, ran.err.splitlines()[1], fake.asked) == (2, f"cause: {causes[where]}", [])
+
+
+CLOSED = {
+    "a question": ["context", "rm", "--all"],
+    "a config": ["provision", "create", "--name", "edge-1", "--config", "-"],
+}
+
+
+@pytest.mark.parametrize("what", CLOSED)
+@pytest.mark.usefixtures("state")
+def test_a_closed_stdin_is_no_terminal_and_holds_nothing(tmp_path: Path, what: str) -> None:
+    command = shlex.join([sys.executable, "-m", "mcpg.cli.main", *CLOSED[what]])
+    environ = {**WORLD, "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    ran = subprocess.run(["sh", "-c", f"{command} <&-"], env=environ, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, "bug" in ran.stderr) == (2, "", False)
+
+
+@pytest.mark.parametrize("name", ["edge-1", "a b;$(id)"])
+def test_a_name_in_a_command_to_copy_is_one_word(name: str) -> None:
+    assert shlex.split(quoted(name)) == [name]

@@ -220,15 +220,12 @@ def test_a_login_is_not_sent_where_it_would_be_overheard(
     assert (ran.code, ran.out, ran.err.replace(str(file), "FILE")) == (2, "", snapshot)
 
 
-def _is_a_directory(file: Path) -> None:
-    file.unlink()
-    file.mkdir()
-
-
 SPOILT: dict[str, Callable[[Path], object]] = {
+    "a FIFO": lambda file: (file.unlink(), os.mkfifo(file, 0o600)),
+    "too large": lambda file: file.write_text(" " * 1_048_577),
     "readable by group": lambda file: file.chmod(0o640),
     "readable by all": lambda file: file.chmod(0o604),
-    "a directory": _is_a_directory,
+    "a directory": lambda file: (file.unlink(), file.mkdir()),
     "not JSON": lambda file: file.write_text("{"),
     "not text": lambda file: file.write_bytes(b"\xff\xfe"),
     "bottomless": lambda file: file.write_text("[" * 100_000),
@@ -324,7 +321,9 @@ def test_auth_status(ctl: Ctl, store: Store, issuer: Issuer, file: Path, snapsho
     said.append(ctl("auth", "status").out)
     store(id_token="mcpgst_4711", email=None, refresh_token=None, issuer=None)
     said.append(ctl("auth", "status").out)
-    text = re.sub(r"9m\d+s", "9m…", "\n".join(said)).replace(issuer.url, "http://issuer").replace(str(file), "FILE")
+    text = (
+        re.sub(r"(9m\d+|10m0)s", "9m…", "\n".join(said)).replace(issuer.url, "http://issuer").replace(str(file), "FILE")
+    )
     assert text == snapshot
     assert issuer.asked == []
 

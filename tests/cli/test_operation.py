@@ -169,7 +169,9 @@ def over(fake: Fake, operation_id: str, phase: str, *first: Answer) -> None:
         error="it fell" * (phase == "failed"),
     )
     fake.says("GET", f"/v1/operations/{operation_id}", data(said))
-    fake.says("GET", f"/v1/operations/{operation_id}/events", *first, stream(end(9, phase, ok=True)))
+    events = (*first, stream(end(9, phase, ok=True)))
+    named = [each._replace(body=each.body.replace(OPERATION.encode(), operation_id.encode())) for each in events]
+    fake.says("GET", f"/v1/operations/{operation_id}/events", *named)
 
 
 def test_wait_is_silent_and_ends_when_all_have(acme: Ctl, fake: Fake) -> None:
@@ -257,3 +259,11 @@ def test_jsonl_is_one_operation_a_line(acme: Ctl, fake: Fake) -> None:
     said = [operation(), operation(id="op-81aa")]
     fake.says("GET", "/v1/operations", data(said))
     assert [json.loads(line) for line in acme("operation", "list", "-o", "jsonl").out.splitlines()] == said
+
+
+@pytest.mark.parametrize("ids", [("", ""), (",",), ("--", ",,"), ("op-1", ""), (" ",)], ids=repr)
+def test_wait_refuses_an_empty_id(acme: Ctl, fake: Fake, ids: tuple[str, ...]) -> None:
+    """A variable that was never set must not pass for an operation that ended well."""
+    ran = acme("operation", "wait", *ids)
+    assert (ran.code, ran.out, fake.asked) == (2, "", [])
+    assert ran.err.startswith("error: mcpg-ctl operation wait needs the id of every operation to wait for\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -44,9 +46,25 @@ def test_a_flag_and_its_opposite(argv: list[str], wait: bool) -> None:
     assert parse("mcpg-ctl", ["provision", "create", *argv], COMMANDS).flags == {"wait": wait}
 
 
-def test_the_last_value_counts_and_may_be_empty_or_contain_an_equals_sign() -> None:
-    argv = ["provision", "create", "--name", "a", "--name=", "--region", "x", "--region=a=b", "--config", "-"]
-    assert parse("mcpg-ctl", argv, COMMANDS).flags == {"name": "", "region": "a=b", "config": "-"}
+def test_the_last_value_counts_and_may_contain_an_equals_sign() -> None:
+    argv = ["provision", "create", "--name", "a", "--name=b", "--region", "x", "--region=a=b", "--config", "-"]
+    assert parse("mcpg-ctl", argv, COMMANDS).flags == {"name": "b", "region": "a=b", "config": "-"}
+
+
+@pytest.mark.parametrize(
+    "argv", [("status", "--state-dir", ""), ("cluster", "list", "--state-dir="), ("instance", "list", "--org", "")]
+)
+def test_an_empty_value_is_refused_and_never_means_something_else(ctl: Ctl, argv: tuple[str, ...]) -> None:
+    """`--state-dir "$UNSET"` would be the current directory."""
+    ran = ctl(*argv)
+    assert (ran.code, ran.out, ran.err.splitlines()[1]) == (2, "", "cause: an empty one was given")
+
+
+def test_an_empty_word_is_refused(ctl: Ctl) -> None:
+    assert ctl("cluster", "show", "").err.splitlines()[:2] == [
+        "error: ID needs a value",
+        "cause: an empty one was given",
+    ]
 
 
 MISTAKES = [
@@ -92,3 +110,22 @@ def test_the_server_programme_refuses_what_it_does_not_know(ctl: Ctl, snapshot: 
 
 def test_the_server_programme_has_no_other_command(ctl: Ctl) -> None:
     assert ctl("status", prog="mcpg-control-plane").code == 2
+
+
+INTERRUPTED = """
+import sys
+class Loading:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mcpg.cli.commands":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Loading())
+from mcpg.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("argv", [("cluster", "list"), ("__complete", "--", "clu")])
+def test_ctrl_c_while_the_commands_are_loaded_is_130_and_no_traceback(argv: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, *argv]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")

@@ -202,3 +202,35 @@ def test_the_short_environment_name_of_a_server_setting_wins(monkeypatch: pytest
     monkeypatch.setenv("MCPG_CP_BIND_HTTP", "127.0.0.1:2")
     both = resolve.tree(Server, parse("mcpg-ctl", ["serve"], COMMANDS)).bind_http
     assert (long_only, both) == ("127.0.0.1:1", "127.0.0.1:2")
+
+
+@pytest.mark.parametrize("how", ["environment", "flag"])
+def test_a_secret_that_cannot_be_is_not_shown(ctl: Ctl, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    secret = os.fsdecode(b"c4n4ry\xff")
+    if how == "environment":
+        monkeypatch.setenv("MCPG_SESSION_COOKIE", secret)
+    ran = ctl("cluster", "list", *(("--session-cookie", secret) if how == "flag" else ()))
+    assert (ran.code, ran.out, "c4n4ry" in ran.err) == (2, "", False)
+
+
+@pytest.mark.parametrize("command", ["serve", "status"])
+def test_a_relative_directory_below_one_that_is_gone_is_refused(
+    ctl: Ctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    ran = ctl(command, "--state-dir", "x")
+    assert (ran.code, ran.err.splitlines()[1]) == (2, "cause: the working directory is gone: No such file or directory")
+
+
+def test_a_server_needs_a_directory_whose_name_is_text(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCPG_STATE_DIR", os.fsdecode(b"\xff"))
+    ran = ctl("serve")
+    assert (ran.code, ran.err.splitlines()[1]) == (2, "cause: it is not UTF-8")
+
+
+@pytest.mark.parametrize("text", ["١٢", "1_0", "1" * 5000])
+def test_a_number_is_digits_and_of_a_sensible_length(ctl: Ctl, text: str) -> None:
+    ran = ctl("provision", "create", "--timeout", text)
+    assert (ran.code, ran.err.splitlines()[1]) == (2, "cause: it is not a number")

@@ -8,7 +8,7 @@ import pytest
 
 from mcpg import errors
 
-from .bodies import clusters
+from .bodies import clusters, instance
 from .fake import GATEWAYS, HAPPY, OPERATION, UID, Ctl, Fake, data, operation, refusal, stream
 
 
@@ -23,7 +23,7 @@ def test_another_release_is_noted_once(acme: Ctl, fake: Fake, version: str, age:
     assert (ran.code, ran.err, "note" in ran.out) == (0, note, False)
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "0.1.7", "", "x", "0", "0.x"])
+@pytest.mark.parametrize("version", ["0.1.0", "0.1.7", "", "x", "0", "0.x", "9" * 5000 + ".1"])
 def test_the_same_release_or_none_is_not_worth_a_word(acme: Ctl, fake: Fake, version: str) -> None:
     fake.says("GET", "/v1/clusters", data(clusters(), headers={"mcpg-version": version}))
     assert acme("cluster", "list").err == ""
@@ -76,6 +76,7 @@ def test_a_route_that_is_not_there_is_no_thing_that_is_not_there(
 def test_ignore_not_found_does_not_ignore_a_missing_route(acme: Ctl, fake: Fake) -> None:
     path = f"{GATEWAYS}/{UID}"
     delete = ("provision", "delete", "--instance-uid", UID, "--yes", "--ignore-not-found")
+    fake.says("GET", f"/v1/instances/{UID}", data(instance()))
     fake.says("DELETE", path, refusal(errors.NotFound("no instance")), refusal(no_route("0.1.0", path)))
     assert acme(*delete) == (0, f"{UID}  is not there\n", "")
     assert acme(*delete).code == 1

@@ -23,6 +23,7 @@ import pyte
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from .bodies import instance
 from .fake import GATEWAYS, HAPPY, OPERATION, UID, Ctl, Fake, data, end, operation, step, stream
 from .test_create import FAILED
 
@@ -292,27 +293,28 @@ def test_the_timer_is_set_from_the_flag(acme: Ctl, fake: Fake) -> None:
 
 
 def test_delete_asks_and_y_deletes(terminal: Start, fake: Fake, snapshot: SnapshotAssertion) -> None:
-    fake.says("GET", "/v1/orgs/acme/instances", data([{"instance_uid": UID, "name": "edge-1", "state": "online"}]))
+    fake.says("GET", f"/v1/instances/{UID}", data(instance()))
     fake.says("DELETE", f"{GATEWAYS}/{UID}", stream(step(1, "deleting"), step(2, "deleted")))
     shown = terminal(*DELETE, columns=200)
     shown.until("[y/N] ")
     question = "\n".join(shown.screen)
     shown.types("y\n")
     assert (shown.end()[0], question.replace(fake.url, "URL")) == (0, snapshot)
+    assert "delete edge-1  acme/prod/us" in shown.text
 
 
 @pytest.mark.parametrize("answer", ["\n", "n\n", "yess\n", "\x04"], ids=["enter", "n", "yess", "end of file"])
 def test_any_other_answer_deletes_nothing(terminal: Start, fake: Fake, answer: str) -> None:
-    fake.says("GET", "/v1/orgs/acme/instances", data([]))
+    fake.says("GET", f"/v1/instances/{UID}", data(instance()))
     shown = terminal(*DELETE)
     shown.until("[y/N] ")
     shown.types(answer)
     assert shown.end() == (1, "")
-    assert ("nothing was changed" in shown.text, fake.paths()) == (True, ["GET /v1/orgs/acme/instances"])
+    assert ("nothing was changed" in shown.text, fake.paths()) == (True, [f"GET /v1/instances/{UID}"])
 
 
 def test_ctrl_c_at_the_question_deletes_nothing(terminal: Start, fake: Fake) -> None:
-    fake.says("GET", "/v1/orgs/acme/instances", data([]))
+    fake.says("GET", f"/v1/instances/{UID}", data(instance()))
     shown = terminal(*DELETE)
     shown.until("[y/N] ")
     shown.process.send_signal(signal.SIGINT)

@@ -169,3 +169,12 @@ def test_a_reader_that_leaves_ends_it(fake: Fake) -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert (process.stderr.read(), process.wait(30)) == ("", 141)
+
+
+def test_an_id_that_no_header_can_carry_is_not_sent_back(fake: Fake) -> None:
+    fake.says("GET", ALL, stream(happened(41), b"id: \xc3\xa9 1\n" + happened(42)[7:]), stream(happened(43)), SILENT)
+    api = Api(fake.url)
+    found = lines(api, ("v1", "events"), "", lambda _: None, pause=lambda _: None)
+    assert [next(found)["operation_id"] for _ in range(3)] == [OPERATION] * 3
+    api.close()
+    assert [asked.headers.get("last-event-id") for asked in fake.asked] == [None, "41"]

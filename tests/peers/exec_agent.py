@@ -36,7 +36,7 @@ class Agent:
 
     def run(self, **options: Any) -> Process:
         given = {"exec": real("mcpg"), "cp_grpc": f"http://{self.plane.grpc}", **options}
-        flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
+        flags = [part for name, value in given.items() if value for part in (f"--{name.replace('_', '-')}", value)]
         self.process = self._spawn(
             sys.executable, "-m", "mcpg.cli.main", "gateway", "--state-dir", self.state, *flags, environ=self._environ
         )

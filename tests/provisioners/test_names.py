@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcpg.engine import config
-from mcpg.errors import PermanentError
+from mcpg.errors import PermanentError, TemporaryError
 from mcpg.host.binary import OWN_VERSION, find_gateway
 from mcpg.host.words import last_words
 from mcpg.provisioners.local import Local
@@ -39,7 +39,7 @@ async def test_a_setting_that_names_no_program_is_said_when_a_gateway_is_wanted(
 ) -> None:
     local = make(str(tmp_path / "nothing"))
     await local.start(exits)
-    with pytest.raises(PermanentError) as caught:
+    with pytest.raises(TemporaryError) as caught:
         await local.apply(order(instance_id))
     assert str(tmp_path / "nothing") in caught.value.what
     assert "MCPG_CP_GATEWAY_BIN" in caught.value.cause

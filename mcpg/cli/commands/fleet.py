@@ -3,7 +3,12 @@
 from mcpg.cli.options import CLIENT, CONFIRM, ORG, PLACE, WAITING, YES
 from mcpg.cli.table import Command, Option
 
-_UID = Option("--instance-uid", "the gateway, or the beginning of its uid", metavar="UID", names="instance")
+_UID = Option(
+    "--instance-uid",
+    "the gateway: its name, its uid or the beginning of that",
+    metavar="NAME|UID",
+    names="instance",
+)
 _CLUSTER = Option("--id", "the cluster: its name, its id or the beginning of that", metavar="ID", names="cluster")
 _REASON = Option("--reason", "why, for its history", metavar="TEXT")
 
@@ -29,7 +34,7 @@ COMMANDS: tuple[Command, ...] = (
         "instance show",
         "mcpg.cli.instance:show",
         "one gateway, its agents and their configs",
-        examples=("mcpg-ctl instance show 019a3c1e", "mcpg-ctl instance show 019a3c1e -o json"),
+        examples=("mcpg-ctl instance show edge-1", "mcpg-ctl instance show 019a3c1e -o json"),
         options=(_UID, *CLIENT),
         required=("instance_uid",),
         positional=("instance_uid",),
@@ -41,7 +46,7 @@ COMMANDS: tuple[Command, ...] = (
         "give an orphaned gateway a cluster again",
         about="Shows its ladder. The operation lives on the server: Ctrl-C leaves it running.",
         examples=(
-            "mcpg-ctl instance adopt 019a3c1e",
+            "mcpg-ctl instance adopt edge-3",
             "mcpg-ctl instance adopt 019a3c1e --cluster us-east-shared-2",
         ),
         options=(
@@ -57,9 +62,9 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "instance reap",
         "mcpg.cli.instance:reap",
-        "end an orphaned gateway",
+        "end an orphaned gateway, or forget one that enrolled itself and departed",
         about="Asks first. Shows its ladder; the operation lives on the server: Ctrl-C leaves it running.",
-        examples=("mcpg-ctl instance reap 019a3c1e", "mcpg-ctl instance reap 019a3c1e --yes -o json"),
+        examples=("mcpg-ctl instance reap edge-3", "mcpg-ctl instance reap 019a3c1e --yes -o json"),
         options=(_UID, YES, CONFIRM, *WAITING, *CLIENT),
         required=("instance_uid",),
         positional=("instance_uid",),
@@ -169,9 +174,9 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "cluster decommission",
         "mcpg.cli.cluster_admin:decommission",
-        "take a drained cluster out of the pool",
-        about="Refused while gateways run there. --force orphans them, after its name is typed: they run on, hold no"
-        " room anywhere, and can be adopted or reaped.",
+        "take an empty cluster out of the pool",
+        about="Refused while gateways run there; it need not be drained first. --force orphans them, after its name is"
+        " typed: they run on, hold no room anywhere, and can be adopted or reaped.",
         examples=(
             "mcpg-ctl cluster decommission --id 7f2e1a90",
             "mcpg-ctl cluster decommission us-east-old --force --dry-run",

@@ -43,7 +43,12 @@ COMMANDS = (
             Option("--isolation-tier", "only clusters of this tier", metavar="TIER"),
             Option("--custom-hostname", "host name to record; the local provisioner serves none", metavar="HOST"),
             Option("--image-tag", "gateway release to record; the local provisioner has one", metavar="TAG"),
-            Option("--dry-run", "say what it would do, or why not; change nothing", kind="flag", default=False),
+            Option(
+                "--dry-run",
+                "say what it would do, or why not; change nothing, show no gateway the config",
+                kind="flag",
+                default=False,
+            ),
             *WAITING,
             *CLIENT,
         ),
@@ -54,22 +59,29 @@ COMMANDS = (
         "provision delete",
         "mcpg.cli.provision:delete",
         "tear a managed gateway down",
-        about="Asks first. The operation lives on the server: Ctrl-C leaves it running."
-        " With MCPG_ORG, MCPG_WORKSPACE and MCPG_ENV set, the place may be left out.",
+        about="Takes --name or --instance-uid, one of the two. Asks first. The operation lives on the server: Ctrl-C"
+        " leaves it running. With MCPG_ORG, MCPG_WORKSPACE and MCPG_ENV set, the place may be left out.",
         examples=(
-            "mcpg-ctl provision delete --instance-uid UID",
+            "mcpg-ctl provision delete --name edge-1",
+            "mcpg-ctl provision delete --instance-uid 019a3c1e",
             "mcpg-ctl provision delete --instance-uid UID --yes -o json",
         ),
         options=(
             *PLACE,
-            Option("--instance-uid", "the gateway; `instance list -o wide` shows it", metavar="UID", names="instance"),
+            Option(
+                "--instance-uid",
+                "the gateway, or the beginning of its uid; `instance list -o wide` shows it",
+                metavar="UID",
+                names="instance",
+            ),
+            Option("--name", "the gateway, by its name", metavar="SLUG", names="gateway"),
             Option("--ignore-not-found", "exit 0 when it is not there", kind="flag", default=False),
             YES,
             CONFIRM,
             *WAITING,
             *CLIENT,
         ),
-        required=("org", "workspace", "env", "instance_uid"),
+        required=("org", "workspace", "env"),
         shape="Result | Accepted | NotThere",
     ),
     Command(
