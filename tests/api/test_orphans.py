@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
+from mcpg.engine.operation import Operation
+from mcpg.engine.orphans import adopt, reap
 from mcpg.errors import PermanentError
 from tests.api.clusters import ADMIN, cluster, get, orphan, problem, register
 from tests.conftest import Plane, StartPlane
@@ -148,3 +151,17 @@ async def test_one_key_is_one_operation_however_often_and_late_it_is_sent(plane:
         await plane.delete(uid)
     late = await plane.client.post(path, headers=key)
     assert {each.headers["x-operation-id"] for each in [*answers, late]} == {late.headers["x-operation-id"]}
+
+
+@pytest.mark.parametrize("verb", ["adopt", "reap"])
+async def test_one_key_is_one_operation_when_all_look_before_the_first_is_written(plane: Plane, verb: str) -> None:
+    uid = await orphan(plane)
+    if verb == "adopt":
+        await register(plane)
+
+    def ask() -> Awaitable[Operation]:
+        if verb == "adopt":
+            return adopt(plane.engine, "default", uid, "", actor="ada", key="k-1")
+        return reap(plane.engine, "default", uid, actor="ada", key="k-1")
+
+    assert len({op.id for op in await asyncio.gather(*(ask() for _ in range(8)))}) == 1
