@@ -34,6 +34,8 @@ class Operation:
     attempt: int = 0
     next_attempt_at: int | None = None
     cancelled: bool = False
+    step: int = 0
+    paused_in: str = ""
     ends: float | None = None  # its state's deadline on the monotonic clock of the event loop that drives it
 
     @classmethod

@@ -21,6 +21,7 @@ class State(Enum):
 class Event(Enum):
     REQUEST = "request"
     ACCEPT = "accept"
+    RETRY = "retry"  # an attempt failed in a way that may pass; the row stays, and says when the next one is due
     DRAINED = "drained"
     REMOVED = "removed"
     GONE = "gone"
@@ -65,10 +66,12 @@ MACHINE = Table(
     moves=(
         Move(S.REQUESTED, E.ACCEPT, S.DRAINING),
         Move(S.REQUESTED, E.CANCEL, S.CANCELLED),
+        Move(S.DRAINING, E.RETRY, S.DRAINING),
         Move(S.DRAINING, E.DRAINED, S.DELETING),
         Move(S.DRAINING, E.FAIL, S.DELETING),  # a drain is a courtesy; a delete does not depend on it
         Move(S.DRAINING, E.DEADLINE, S.DELETING),
         Move(S.DRAINING, E.CANCEL, S.CANCELLED),
+        Move(S.DELETING, E.RETRY, S.DELETING),
         Move(S.DELETING, E.REMOVED, S.CONFIRMING),
         Move(S.DELETING, E.FAIL, S.PAUSED),
         Move(S.DELETING, E.DEADLINE, S.PAUSED),
@@ -81,7 +84,7 @@ MACHINE = Table(
         S.DRAINING: Work("drain", E.DRAINED, E.FAIL, E.DEADLINE, timeout_s=10),
         S.DELETING: Work("remove", E.REMOVED, E.FAIL, E.DEADLINE, timeout_s=60),
         S.CONFIRMING: Wait("every agent stream closed", E.DEADLINE, timeout_s=60),
-        S.PAUSED: Owner("an operator: resume, or a new delete"),
+        S.PAUSED: Owner("an operator: operation resume, or a new delete"),
     },
     phases={S.REQUESTED: "draining", S.CONFIRMING: "deleting"},
 )

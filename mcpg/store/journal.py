@@ -23,7 +23,13 @@ from typing import Any
 from mcpg.errors import Conflict, McpgError, NotFound
 from mcpg.machines.table import NO_FACTS, Facts, Table, Wait, Work
 
-ROWS = {"provision": "operation", "teardown": "operation", "enrolment": "agent", "cluster": "cluster"}
+ROWS = {
+    "provision": "operation",
+    "teardown": "operation",
+    "recovery": "operation",
+    "enrolment": "agent",
+    "cluster": "cluster",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,9 @@ class Fire:
     """
     One event on one subject. `expect` is the version it was decided on; None takes the row as it is (only for events
     that are true whatever happened meanwhile). `sets` are further columns of the row. `claim` leases it to an engine
-    epoch in the same statement, so that going on with the next state's work needs no commit of its own.
+    epoch in the same statement, so that going on with the next state's work needs no commit of its own. `within_s` is a
+    shorter deadline than the table's for the state that is entered. `again_at` (microseconds) is for a move that stays
+    because an attempt failed: attempts are counted on, and the next is not made before.
     """
 
     table: Table
@@ -78,6 +86,8 @@ class Fire:
     data: dict[str, Any] = field(default_factory=dict)
     sets: dict[str, Any] = field(default_factory=dict)
     claim: str | None = None
+    within_s: float | None = None
+    again_at: int | None = None
     counts: dict[str, Ask] = field(default_factory=dict)
     lists: dict[str, Ask] = field(default_factory=dict)
 
@@ -141,8 +151,8 @@ INSERT_LINE = (
 def _update(row: str, columns: tuple[str, ...]) -> str:
     more = "".join(f",{c}=?" for c in columns)
     return (
-        f"UPDATE {row} SET state=?,version=?,head_hash=?,deadline_at=?,lease_owner=?,lease_until=?,attempt=0,"  # noqa: S608
-        f"next_attempt_at=NULL,updated_at=?{more} WHERE id=? AND version=?"
+        f"UPDATE {row} SET state=?,version=?,head_hash=?,deadline_at=?,lease_owner=?,lease_until=?,attempt=?,"  # noqa: S608
+        f"next_attempt_at=?,updated_at=?{more} WHERE id=? AND version=?"
     )
 
 
@@ -154,7 +164,7 @@ def _insert(row: str, columns: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=8)
 def _select(row: str) -> str:
-    return f"SELECT state,version,head_hash,deadline_at FROM {row} WHERE id=?"  # noqa: S608
+    return f"SELECT state,version,head_hash,deadline_at,attempt FROM {row} WHERE id=?"  # noqa: S608
 
 
 class Appender:
@@ -209,7 +219,7 @@ class Appender:
         found = self._db.execute(_select(row), (f.subject,)).fetchone()
         if found is None:
             raise NotFound(f"no {row} {f.subject}")
-        source, version, head, deadline = found
+        source, version, head, deadline, attempt = found
         if f.expect is not None and version != f.expect:
             raise Conflict(
                 f"{row} {f.subject} has moved on", cause=f"it is at version {version}, {source}; not at {f.expect}"
@@ -220,13 +230,30 @@ class Appender:
         at = self._now()
         if dest != source:  # a move that stays keeps its absolute deadline
             deadline = self._deadline(f.table, dest, at)
+            if f.within_s is not None:
+                latest = at + int(f.within_s * 1e6)
+                deadline = latest if deadline is None else min(deadline, latest)
         claim = f.claim if dest in f.table.working else None
         line = self._append(
             f.table, f.subject, version + 1, f.event.value, source, dest, f.actor, f.reason,
             facts.as_json(), data, head, at,
         )  # fmt: skip
         lease = at + int(LEASE_S * 1e6) if claim else None
-        values = (dest, version + 1, line.hash, deadline, claim, lease, at, *f.sets.values(), f.subject, version)
+        attempt = 0 if f.again_at is None else attempt + 1
+        values = (
+            dest,
+            version + 1,
+            line.hash,
+            deadline,
+            claim,
+            lease,
+            attempt,
+            f.again_at,
+            at,
+            *f.sets.values(),
+            f.subject,
+            version,
+        )
         if self._db.execute(_update(row, tuple(f.sets)), values).rowcount != 1:
             raise Conflict(f"{row} {f.subject} has moved on")
         return line

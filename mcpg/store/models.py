@@ -68,7 +68,12 @@ class Environment(Model):
 
 
 class Operation(MachineRow):
-    """One provision or teardown. `spec` is what was asked, `previous` what an update goes back to when it fails."""
+    """
+    One provision, teardown or recovery. `spec` is what was asked, `previous` what an update goes back to when it fails.
+
+    `step` counts the `next` moves of a rolling update. `paused_in` is the state it was last paused in. `retry_of` is the
+    ended operation that somebody had made anew.
+    """
 
     machine = fields.CharField(max_length=24)
     kind = fields.CharField(max_length=12)
@@ -84,6 +89,9 @@ class Operation(MachineRow):
     body_hash = fields.CharField(max_length=64)
     cluster_id = fields.CharField(max_length=64, null=True)
     cancelled = fields.IntField(db_default=0)
+    step = fields.IntField(db_default=0)
+    paused_in = fields.CharField(max_length=24, db_default="")
+    retry_of = fields.CharField(max_length=64, null=True)
     error = fields.TextField(db_default="")
     code = fields.CharField(max_length=40, db_default="")
     finished_at = fields.BigIntField(null=True)
@@ -99,7 +107,8 @@ class Instance(Model):
     One gateway. `operation_id` is the operation that runs on it now: at most one, by compare-and-set.
 
     `endpoints` are where it listens, and are shown while `ready_at` is set. `orphaned_at`: its cluster was taken out of
-    the pool under it, so it holds no room anywhere, and `cluster_id` is where it was.
+    the pool under it, so it holds no room anywhere, and `cluster_id` is where it was. While an update rolls,
+    `rolling_from` is the config version that replicas above `rolled` still have; NULL when all have `config_version`.
     """
 
     id = fields.CharField(primary_key=True, max_length=64)
@@ -115,6 +124,8 @@ class Instance(Model):
     cluster_id = fields.CharField(max_length=64, null=True)
     config_version = fields.IntField(null=True)
     assigned_hash = fields.CharField(max_length=64, db_default="")
+    rolling_from = fields.IntField(null=True)
+    rolled = fields.IntField(db_default=0)
     endpoints = fields.TextField(db_default="[]")
     operation_id = fields.CharField(max_length=64, null=True)
     ready_at = fields.BigIntField(null=True)
@@ -132,7 +143,8 @@ class Agent(MachineRow):
     One enrolled process. Identity is `id` and `generation` (of its credentials), never `instance_uid`, which collides.
 
     `active_hash`: last acknowledged as active. `received_hash`: what its StatusReport echoes, applied or not.
-    `rejected_hash` and `config_error`: the last refusal, in the gateway's own words.
+    `rejected_hash` and `config_error`: the last refusal, in the gateway's own words. `session_epoch`: the start of a control
+    plane that holds its channel; NULL when none does.
     """
 
     instance_id = fields.CharField(max_length=64)
@@ -144,6 +156,7 @@ class Agent(MachineRow):
     host = fields.TextField(db_default="{}")
     reason = fields.TextField(db_default="")
     pid = fields.IntField(null=True)
+    session_epoch = fields.CharField(max_length=64, null=True)
     last_seen_at = fields.BigIntField(null=True)
     active_hash = fields.CharField(max_length=64, db_default="")
     received_hash = fields.CharField(max_length=64, db_default="")
@@ -287,3 +300,25 @@ class Keyring(Model):
 
     class Meta:
         table = "keyring"
+
+
+class Replica(Model):
+    """
+    One control plane on this database: `id` belongs to its state directory and outlives restarts, `epoch` is this start's.
+
+    `seen_at` is its own heartbeat; a replica that is silent holds nothing any more.
+    """
+
+    id = fields.CharField(primary_key=True, max_length=64)
+    epoch = fields.CharField(max_length=64)
+    host = fields.CharField(max_length=200)
+    pid = fields.IntField()
+    version = fields.CharField(max_length=40)
+    http_url = fields.TextField(db_default="")
+    grpc_url = fields.TextField(db_default="")
+    provisioner = fields.CharField(max_length=24, db_default="")
+    started_at = fields.BigIntField()
+    seen_at = fields.BigIntField()
+
+    class Meta:
+        table = "replica"

@@ -170,7 +170,7 @@ async def operation_lines(db: Database, after: int, limit: int) -> list[tuple[in
     """Operations' lines with a journal id > *after*, in order: id, line, and whose it is."""
     rows = await _many(
         db, "SELECT j.*,o.org,o.workspace,o.environment,o.name,o.kind,o.created_at FROM journal j"
-        " JOIN operation o ON o.id=j.subject WHERE j.id>? AND j.machine IN ('provision','teardown')"
+        " JOIN operation o ON o.id=j.subject WHERE j.id>? AND j.machine IN ('provision','teardown','recovery')"
         " ORDER BY j.id LIMIT ?", after, limit,
     )  # fmt: skip
     whose = ("org", "workspace", "environment", "name", "kind", "created_at")
