@@ -17,7 +17,19 @@ from benchmarks import compare
 from benchmarks.cli_start import KUBECTL_MISSING, kubectl
 from benchmarks.measure import CACHE, ROOT, clean_environment, file_system, say
 
-ALL = ("cli_start", "commands", "server", "journal", "ladder", "allocator", "creates")
+ALL = (
+    "cli_start",
+    "commands",
+    "server",
+    "journal",
+    "ladder",
+    "allocator",
+    "creates",
+    "beside_dbos",
+    "recover",
+    "history",
+    "resting",
+)
 LONGEST_S = 900  # of one benchmark; each has a bound of its own below it
 
 

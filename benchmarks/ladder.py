@@ -92,12 +92,12 @@ def _check(path: Path, ladders: int, acked: int) -> None:
         raise Wrong(f"{ladders} ladders ended: {operations} operations, {ready} ready, {used} places reserved")
 
 
-def measure(rounds: int, seconds: float, *, profiled: bool) -> None:
+def measure(rounds: int, seconds: float, numbers: tuple[int, ...], *, profiled: bool) -> None:
     """Every number in flight in turn; medians."""
-    taken: dict[int, list[dict[str, float]]] = {n: [] for n in IN_FLIGHT}
+    taken: dict[int, list[dict[str, float]]] = {n: [] for n in numbers}
     profile = cProfile.Profile() if profiled else None
     for _ in range(rounds):
-        for in_flight in IN_FLIGHT:
+        for in_flight in numbers:
             with scratch() as directory, Load() as load:
                 figures = asyncio.run(one_round(directory / "ladder.db", in_flight, seconds, profile))
             taken[in_flight].append(figures | {"other_cpu": load.other_cpu})
@@ -112,9 +112,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of one round")
+    parser.add_argument("--in-flight", type=int, action="append", help="1 and 32 when not given")
     parser.add_argument("--profile", action="store_true", help="print where the event loop's time goes, no figures")
     a = parser.parse_args()
-    bounded(60 + int(a.rounds * 2 * (a.seconds + 10)), lambda: measure(a.rounds, a.seconds, profiled=a.profile))
+    numbers = tuple(a.in_flight or IN_FLIGHT)
+    bound = 60 + int(a.rounds * len(numbers) * (a.seconds + 10))
+    bounded(bound, lambda: measure(a.rounds, a.seconds, numbers, profiled=a.profile))
 
 
 if __name__ == "__main__":
