@@ -43,7 +43,7 @@ from mcpg.provisioners.local import Local
 from mcpg.provisioners.noop import Noop
 from mcpg.settings import Server as Settings
 from mcpg.store.clock import now_us, to_datetime
-from mcpg.store.database import Database, prepare_directory, sqlite_path
+from mcpg.store.database import Database, locate, prepare_directory
 from mcpg.store.journal import Timeout, table_timeout
 from mcpg.store.lock import StateLock
 from mcpg.ui import page
@@ -185,7 +185,7 @@ class ControlPlane:
         http_url = f"http://{_url_host(http_host)}:{http_port}"
         external = s.external_url.rstrip("/") or http_url
         timeout = timeouts(s)
-        self.db = await Database.open(sqlite_path(s.db_url, s.state_dir), timeout=timeout)
+        self.db = await Database.open(locate(s.db_url, s.state_dir), timeout=timeout)
         self._undo.append(self.db.close)
         await seed(self.db, now_us, local_gateways_max=s.local_gateways_max)
 
@@ -216,7 +216,7 @@ class ControlPlane:
         self.started = Started(
             bind=s.bind_http,
             http_url=http_url, grpc_url=grpc_url, external_url=external, state_dir=str(s.state_dir),
-            db_path=str(self.db.path), replica=self.engine.epoch, version=__version__, auth_mode=s.auth_mode,
+            db_path=self.db.shown, replica=self.engine.epoch, version=__version__, auth_mode=s.auth_mode,
             provisioner=self.engine.provisioner_name,
             gateway=provisioner.gateway_version if provisioner is not None else "none", pid=os.getpid(),
             start_ticks=start_ticks(os.getpid()), started_at=rfc3339(datetime.now(UTC)),

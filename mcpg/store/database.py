@@ -1,8 +1,8 @@
 """
-Opening and closing the database of a state directory: checks, migrations, the writer, and the read-only second connection.
+The database as everything above the store knows it: reads, the journal writer, one transaction of Tortoise, a wake-up.
 
-Reads go through `Database.rows`, `one` and `many`: constant SQL on read-only connections, so none waits for a write. Ordinary
-writes through Tortoise (tenancy, at human speed) go through `run_tx`, the only place that opens a Tortoise transaction.
+`Database.open` chooses by what it is given: a path is SQLite (sqlite_database.py), a postgres URL is PostgreSQL
+(postgres_database.py), which several control planes may share. One SQL text serves both: see sql.py.
 """
 
 from __future__ import annotations
@@ -10,52 +10,37 @@ from __future__ import annotations
 import asyncio
 import os
 import pkgutil
-import sqlite3
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
-from tortoise import Tortoise
-from tortoise.exceptions import BaseORMException
-from tortoise.migrations.api import migrate
+from tortoise.context import TortoiseContext
 from tortoise.transactions import in_transaction
 
-from mcpg.errors import NewerSchema, StateDirUnusable
+from mcpg.errors import StateDirUnusable
 from mcpg.machines import TABLES
 from mcpg.store import migrations
 from mcpg.store.clock import Clock, now_us
-from mcpg.store.config import tortoise_config
 from mcpg.store.journal import Also, Timeout, table_timeout
 from mcpg.store.writer import JournalWriter
 
 T = TypeVar("T")
 Row = dict[str, Any]
+Where = Path | str  # a SQLite file, or the URL of a PostgreSQL database
 
-_live: set[asyncio.Task[Any]] = set()
-
-
-async def run_tx(work: Callable[[Any], Awaitable[T]]) -> T:
-    """
-    Run `work(connection)` in one transaction, in a task of its own: a cancelled caller never cancels BEGIN or COMMIT.
-
-    Never create a task inside *work*: it would join the transaction.
-    """
-
-    async def job() -> T:
-        async with in_transaction("default") as connection:
-            return await work(connection)
-
-    task = asyncio.create_task(job())
-    _live.add(task)
-    task.add_done_callback(_live.discard)
-    return await asyncio.shield(task)
+POSTGRES_SCHEMES = ("postgres", "postgresql")
 
 
 def known_migrations() -> list[str]:
     """The names of this version's migrations, oldest first. Their number is the schema version."""
     return sorted(m.name for m in pkgutil.iter_modules(migrations.__path__) if m.name[0].isdigit())
+
+
+def locate(db_url: str, state_dir: Path) -> Where:
+    """What a `--db-url` names: a postgres URL as it is, else a file."""
+    return db_url if db_url.partition(":")[0] in POSTGRES_SCHEMES else sqlite_path(db_url, state_dir)
 
 
 def sqlite_path(db_url: str, state_dir: Path) -> Path:
@@ -67,8 +52,8 @@ def sqlite_path(db_url: str, state_dir: Path) -> Path:
     if scheme != "sqlite" or not path or path == ":memory:":
         raise StateDirUnusable(
             f"a database at {scheme or db_url}:… is not supported",
-            cause="this version keeps its state in one SQLite file",
-            hint="leave --db-url out, or give sqlite:///absolute/path.db",
+            cause="state is kept in one SQLite file, or in a PostgreSQL database",
+            hint="leave --db-url out, or give sqlite:///absolute/path.db or postgres://USER@HOST/DATABASE",
         )
     return Path(path).expanduser().absolute()
 
@@ -91,78 +76,37 @@ def prepare_directory(directory: Path) -> None:
         ) from exc
 
 
-def applied_migrations(path: Path) -> list[str]:
-    """What a database file has had applied; [] for a new or empty one. Never writes."""
-    if not path.exists() or path.stat().st_size == 0:
-        return []
-    try:
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        try:
-            names = db.execute("SELECT name FROM tortoise_migrations WHERE app='store' ORDER BY name").fetchall()
-        finally:
-            db.close()
-    except sqlite3.OperationalError as exc:
-        if "no such table" in str(exc):
-            raise StateDirUnusable(
-                f"{path} is not a control plane's database",
-                cause="it has no record of migrations",
-                hint="give another --state-dir or --db-url; this file was not touched",
-            ) from exc
-        raise StateDirUnusable(f"the database {path} cannot be opened", cause=str(exc)) from exc
-    except sqlite3.DatabaseError as exc:
-        raise StateDirUnusable(
-            f"{path} is not a database", cause=str(exc), hint="restore it from a backup, or move it away to start anew"
-        ) from exc
-    return [n for (n,) in names]
+class Database(ABC):
+    """
+    An open database. `writer` is the only way to a state; `shown` is where it is, without a password; `fresh` says whether
+    this start created it.
+    """
 
+    writer: JournalWriter
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-class Database:
-    """An open database. `writer` is the only way to a state; `path` its file; `fresh` whether this start created it."""
-
-    def __init__(self, path: Path, writer: JournalWriter, *, fresh: bool, schema_version: int) -> None:
-        self._reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
-        self.path = path
-        self._file = _identity(path)
-        self.writer = writer
+    def __init__(self, shown: str, orm: TortoiseContext, *, fresh: bool, schema_version: int) -> None:
+        self.shown = shown
         self.fresh = fresh
         self.schema_version = schema_version
+        self._orm = orm
+        self._live: set[asyncio.Task[Any]] = set()
 
-    @classmethod
-    async def open(cls, path: Path, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> Database:
+    @staticmethod
+    async def open(where: Where, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> Database:
         """
-        Check, migrate if needed, connect. Raises StateDirUnusable or NewerSchema, having changed nothing.
+        Check, migrate if needed, connect. Raises StateDirUnusable, DatabaseUnusable or NewerSchema, having changed nothing.
 
         The caller holds the lock of the state directory: two processes never migrate one file.
         """
-        prepare_directory(path.parent)
-        applied, known = applied_migrations(path), known_migrations()
-        newer = [n for n in applied if n not in known]
-        if newer:
-            raise NewerSchema(
-                f"the database {path} was written by a newer version",
-                cause=f"it has migration {newer[-1]}; this version knows up to {known[-1]}",
-                hint="run that version again, or give another --state-dir; this file was not touched",
-            )
-        config = tortoise_config(path)
+        if isinstance(where, Path):
+            from mcpg.store.sqlite_database import SqliteDatabase  # noqa: PLC0415 - one driver is loaded, not both
+
+            db: Database = await SqliteDatabase.connect(where, clock, timeout)
+        else:
+            from mcpg.store.postgres_database import PostgresDatabase  # noqa: PLC0415
+
+            db = await PostgresDatabase.connect(where, clock, timeout)
         try:
-            if applied != known:
-                if not path.exists():
-                    os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # it holds keys: never wider than its owner
-                await migrate(config=config)
-                await Tortoise.close_connections()
-            await Tortoise.init(config=config, _enable_global_fallback=True)
-            db = cls(
-                path, JournalWriter(path, clock=clock, timeout=timeout), fresh=not applied, schema_version=len(known)
-            )
-            db.writer.start()
             await db.writer.execute(
                 *(
                     Also(
@@ -172,44 +116,54 @@ class Database:
                     for t in TABLES.values()
                 )
             )
-        except (OSError, sqlite3.Error, BaseORMException) as exc:
-            await Tortoise.close_connections()
-            raise StateDirUnusable(
-                f"the database {path} cannot be opened for writing",
-                cause=str(exc),
-                hint="mend the disk, or the file's mode",
-            ) from exc
         except BaseException:
-            await Tortoise.close_connections()
+            await db.close()
             raise
         return db
 
-    def is_in_place(self) -> bool:
-        """Whether the path still leads to the file that is open; a deleted one is written to in vain."""
-        return _identity(self.path) == self._file
-
+    @abstractmethod
     async def rows(self, sql: str, *params: Any) -> list[Row]:
-        """
-        The rows of an indexed read that finds few of them, as dicts.
+        """The rows of an indexed read that finds few of them, as dicts. On SQLite it does not wait for anything."""
 
-        Made here on the event loop: some 20 µs on a read-only connection that no writer blocks (WAL), where a hop to a
-        thread would cost five times as much. What may find many belongs to `many`.
-        """
-        cursor = self._reader.execute(sql, params)
-        names = [d[0] for d in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
-
+    @abstractmethod
     async def many(self, sql: str, *params: Any) -> list[Row]:
-        """The rows of a read that may find many, as dicts, on the second connection's own thread."""
-        found: list[Row] = await Tortoise.get_connection("ro").execute_query_dict(sql, list(params))
-        return found
+        """The rows of a read that may find many, as dicts."""
 
     async def one(self, sql: str, *params: Any) -> Row | None:
         """The first row, or None."""
         found = await self.rows(sql, *params)
         return found[0] if found else None
 
+    async def run_tx(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """
+        Run `work(connection)` in one transaction of Tortoise, in a task of its own: a cancelled caller never cancels BEGIN
+        or COMMIT. Never create a task inside *work*: it would join the transaction.
+        """
+
+        async def job() -> T:
+            self._orm.__enter__()  # this task's own context: nothing to leave it for
+            async with in_transaction("default") as connection:
+                return await work(connection)
+
+        task = asyncio.create_task(job())
+        self._live.add(task)
+        task.add_done_callback(self._live.discard)
+        return await asyncio.shield(task)
+
+    def is_in_place(self) -> bool:
+        """Whether what is open is still what its name leads to; a deleted file is written to in vain."""
+        return True
+
+    async def listen(self, heard: Callable[[str], None]) -> None:
+        """
+        From now on `heard(text)` is called for what any control plane on this database notifies; `heard("")` when some may
+        have been missed. A database that one control plane has to itself never calls it.
+        """
+
+    async def notify(self, text: str) -> None:
+        """Wake whoever listens, here and elsewhere. A hint that may be lost: never raises for a database that is away."""
+
     async def close(self) -> None:
+        """Commit what waits, then close every connection."""
         await self.writer.close()
-        self._reader.close()
-        await Tortoise.close_connections()
+        await self._orm.close_connections()

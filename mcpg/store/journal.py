@@ -1,8 +1,9 @@
 """
-The one place a state changes: move the row, append the line, in one transaction.
+The one place a state changes: what a step writes, decided once for every database.
 
-`Unit`s come from the engine, the API and the agent protocol through mcpg/store/writer.py, which applies them here on its
-own thread, many to a commit. A unit is all or nothing; every step of it is constant SQL.
+`Unit`s come from the engine, the API and the agent protocol through a writer (writer.py), many to a commit. A unit is all
+or nothing; every step of it is constant SQL. `Scribe` decides what a birth or an event writes, given the row as it is; the
+appenders of sqlite_writer.py and postgres_appender.py load that row and carry the writing out, in one transaction.
 
 A line's hash is sha256 over the canonical JSON (sorted keys, no spaces, UTF-8) of the array [prev_hash, machine, subject,
 seq, event, source, dest, actor, reason, facts, data, definition, at], `at` being microseconds since the epoch and
@@ -13,12 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from mcpg.errors import Conflict, McpgError, NotFound
 from mcpg.machines.table import NO_FACTS, Facts, Table, Wait, Work
@@ -162,131 +162,119 @@ def _insert(row: str, columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {row}({names}) VALUES({','.join('?' * (7 + len(columns)))})"
 
 
-@lru_cache(maxsize=8)
-def _select(row: str) -> str:
-    return f"SELECT state,version,head_hash,deadline_at,attempt FROM {row} WHERE id=?"  # noqa: S608
+class Head(NamedTuple):
+    """A subject's row as an event finds it."""
+
+    state: str
+    version: int
+    head_hash: str
+    deadline_at: int | None
+    attempt: int
+    updated_at: int
 
 
-class Appender:
-    """Applies units on one open SQLite connection. Lives on the writer's thread; knows nothing of transactions' ends."""
+HEAD = ",".join(Head._fields)
 
-    def __init__(self, db: sqlite3.Connection, clock: Callable[[], int], timeout: Timeout) -> None:
-        self._db = db
+
+class Written(NamedTuple):
+    """What a step writes: the line, its row's statement, and the row as it is after both."""
+
+    line: Line
+    line_params: tuple[Any, ...]
+    sql: str
+    params: tuple[Any, ...]
+    head: Head
+
+
+class Scribe:
+    """Decides what births and events write. Knows no database; its time never goes back, whatever the wall clock does."""
+
+    def __init__(self, clock: Callable[[], int], timeout: Timeout) -> None:
         self._clock = clock
         self._timeout = timeout
         self._last_at = 0
 
-    def apply(self, unit: Unit) -> list[Line]:
-        """Every step in order; raises the first refusal. The caller undoes what was written before it."""
-        lines: list[Line] = []
-        for step in unit:
-            match step:
-                case Fire():
-                    lines.append(self._fire(step))
-                case Birth():
-                    lines.append(self._birth(step))
-                case Also():
-                    self._also(step)
-        return lines
-
-    def _now(self) -> int:
-        """Never goes back, whatever the wall clock does."""
-        self._last_at = max(self._last_at, self._clock())
-        return self._last_at
-
-    def _also(self, also: Also) -> None:
-        try:
-            count = self._db.execute(also.sql, also.params).rowcount
-        except sqlite3.IntegrityError as exc:
-            raise (also.refuse() if also.refuse else Conflict("somebody else was first", cause=str(exc))) from exc
-        if also.expect is not None and count != also.expect:
-            raise also.refuse() if also.refuse else Conflict("somebody else was first", cause=f"{count} rows matched")
-
-    def _birth(self, b: Birth) -> Line:
-        at, state = self._now(), b.table.initial.value
-        line = self._append(
+    def birth(self, b: Birth) -> Written:
+        at, state = self._now(0), b.table.initial.value
+        line, params = _line(
             b.table, b.subject, 1, b.table.birth.value, "", state, b.actor, b.reason, {}, b.data, "", at
         )
-        values = (b.subject, state, 1, line.hash, self._deadline(b.table, state, at), at, at, *b.columns.values())
-        try:
-            self._db.execute(_insert(ROWS[b.table.name], tuple(b.columns)), values)
-        except sqlite3.IntegrityError as exc:
-            raise (b.refuse() if b.refuse else Conflict(f"{b.subject} exists already", cause=str(exc))) from exc
-        return line
+        deadline = self._deadline(b.table, state, at)
+        values = (b.subject, state, 1, line.hash, deadline, at, at, *b.columns.values())
+        head = Head(state, 1, line.hash, deadline, 0, at)
+        return Written(line, params, _insert(ROWS[b.table.name], tuple(b.columns)), values, head)
 
-    def _fire(self, f: Fire) -> Line:
+    def fire(
+        self, f: Fire, head: Head | None, counts: dict[str, int] | None = None, lists: dict[str, Any] | None = None
+    ) -> Written:
+        """*head* is None where there is no such row; *counts* and *lists* are what `f` asked. Raises the refusal."""
         row = ROWS[f.table.name]
-        found = self._db.execute(_select(row), (f.subject,)).fetchone()
-        if found is None:
+        if head is None:
             raise NotFound(f"no {row} {f.subject}")
-        source, version, head, deadline, attempt = found
+        source, version, prev, deadline, attempt, before = head
         if f.expect is not None and version != f.expect:
             raise Conflict(
                 f"{row} {f.subject} has moved on", cause=f"it is at version {version}, {source}; not at {f.expect}"
             )
-        facts = f.facts if not f.counts else replace(f.facts, **{k: self._count(ask) for k, ask in f.counts.items()})
-        data = f.data if not f.lists else f.data | {k: self._list(ask) for k, ask in f.lists.items()}
+        facts = replace(f.facts, **counts) if counts else f.facts
+        data = f.data | lists if lists else f.data
         dest = f.table.step(source, f.event, facts).value
-        at = self._now()
+        at = self._now(before)
         if dest != source:  # a move that stays keeps its absolute deadline
             deadline = self._deadline(f.table, dest, at)
             if f.within_s is not None:
                 latest = at + int(f.within_s * 1e6)
                 deadline = latest if deadline is None else min(deadline, latest)
         claim = f.claim if dest in f.table.working else None
-        line = self._append(
+        line, params = _line(
             f.table, f.subject, version + 1, f.event.value, source, dest, f.actor, f.reason,
-            facts.as_json(), data, head, at,
+            facts.as_json(), data, prev, at,
         )  # fmt: skip
         lease = at + int(LEASE_S * 1e6) if claim else None
         attempt = 0 if f.again_at is None else attempt + 1
         values = (
-            dest,
-            version + 1,
-            line.hash,
-            deadline,
-            claim,
-            lease,
-            attempt,
-            f.again_at,
-            at,
-            *f.sets.values(),
-            f.subject,
-            version,
-        )
-        if self._db.execute(_update(row, tuple(f.sets)), values).rowcount != 1:
-            raise Conflict(f"{row} {f.subject} has moved on")
-        return line
+            dest, version + 1, line.hash, deadline, claim, lease, attempt, f.again_at, at, *f.sets.values(),
+            f.subject, version,
+        )  # fmt: skip
+        after = Head(dest, version + 1, line.hash, deadline, attempt, at)
+        return Written(line, params, _update(row, tuple(f.sets)), values, after)
 
-    def _count(self, ask: Ask) -> int:
-        [number] = self._db.execute(ask.sql, ask.params).fetchone()
-        return int(number)
-
-    def _list(self, ask: Ask) -> list[dict[str, Any]]:
-        cursor = self._db.execute(ask.sql, ask.params)
-        names = [d[0] for d in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+    def _now(self, before: int) -> int:
+        self._last_at = max(self._last_at, before, self._clock())
+        return self._last_at
 
     def _deadline(self, table: Table, state: str, at: int) -> int | None:
         seconds = self._timeout(table, state)
         return None if seconds is None else at + int(seconds * 1e6)
 
-    def _append(
-        self, table: Table, subject: str, seq: int, event: str, source: str, dest: str, actor: str, reason: str,
-        facts: dict[str, Any], data: dict[str, Any], prev: str, at: int,
-    ) -> Line:  # fmt: skip
-        definition = table.definition_hash
-        facts_text, data_text = canonical(facts), canonical(data)  # spliced into the array: encoded once, not twice
-        head = canonical([prev, table.name, subject, seq, event, source, dest, actor, reason])
-        body = f"{head[:-1]},{facts_text},{data_text},{canonical([definition, at])[1:]}"
-        digest = hashlib.sha256(body.encode()).hexdigest()
-        self._db.execute(
-            INSERT_LINE,
-            (
-                table.name, subject, seq, event, source, dest, actor, reason,
-                facts_text, data_text, definition, prev, digest, at,
-            ),
-        )  # fmt: skip
-        return Line(
-            table.name, subject, seq, event, source, dest, actor, reason, facts, data, definition, prev, digest, at
-        )
+
+def moved_on(f: Fire) -> Conflict:
+    """The refusal of an event whose row was not the one that was decided on when it came to writing."""
+    return Conflict(f"{ROWS[f.table.name]} {f.subject} has moved on")
+
+
+def refusal(step: Birth | Also, cause: str) -> McpgError:
+    """What a step is refused with when a constraint, or what it expects, is violated."""
+    if step.refuse is not None:
+        return step.refuse()
+    words = "somebody else was first" if isinstance(step, Also) else f"{step.subject} exists already"
+    return Conflict(words, cause=cause)
+
+
+def _line(
+    table: Table, subject: str, seq: int, event: str, source: str, dest: str, actor: str, reason: str,
+    facts: dict[str, Any], data: dict[str, Any], prev: str, at: int,
+) -> tuple[Line, tuple[Any, ...]]:  # fmt: skip
+    """A line, hashed, and the parameters of INSERT_LINE."""
+    definition = table.definition_hash
+    reason = reason.replace("\0", "\ufffd")  # PostgreSQL has no such character in text
+    facts_text, data_text = canonical(facts), canonical(data)  # spliced into the array: encoded once, not twice
+    head = canonical([prev, table.name, subject, seq, event, source, dest, actor, reason])
+    body = f"{head[:-1]},{facts_text},{data_text},{canonical([definition, at])[1:]}"
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    params = (
+        table.name, subject, seq, event, source, dest, actor, reason,
+        facts_text, data_text, definition, prev, digest, at,
+    )  # fmt: skip
+    line = Line(table.name, subject, seq, event, source, dest, actor, reason, facts, data, definition, prev, digest, at)
+    return line, params

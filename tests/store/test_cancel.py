@@ -11,37 +11,38 @@ import pytest
 from tortoise.transactions import in_transaction
 
 from mcpg.store.clock import now_us, uuid7
-from mcpg.store.database import Database, run_tx
+from mcpg.store.database import Database
 from mcpg.store.models import Org
 
 MCPG = Path(__file__).parents[2] / "mcpg"
 
 
-async def make_org(slug: str) -> None:
-    async def work(db: Any) -> None:
-        await Org.create(id=uuid7(), slug=slug, name=slug, created_at=now_us(), using_db=db)
+async def make_org(db: Database, slug: str) -> None:
+    async def work(tx: Any) -> None:
+        await Org.create(id=uuid7(), slug=slug, name=slug, created_at=now_us(), using_db=tx)
 
-    await run_tx(work)
+    await db.run_tx(work)
 
 
 async def test_four_hundred_cancels_and_the_database_still_writes(db: Database) -> None:
     """Stock Tortoise hangs for ever after a few: the lock taken before BEGIN is never given back."""
     for i in range(400):
-        task = asyncio.create_task(make_org(f"o{i}"))
+        task = asyncio.create_task(make_org(db, f"o{i}"))
         for _ in range(i % 7):
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     async with asyncio.timeout(10):
-        await make_org("last")
-    assert await Org.filter(slug="last").exists()
+        await make_org(db, "last")
+    assert await db.one("SELECT 1 FROM org WHERE slug=?", "last") is not None
 
 
 async def test_a_bare_transaction_that_is_cancelled_gives_its_lock_back(db: Database) -> None:
     """The engine itself, without run_tx: every way out of enter and exit releases."""
 
     async def bare(i: int) -> None:
+        db._orm.__enter__()
         async with in_transaction("default") as connection:
             await Org.create(id=uuid7(), slug=f"b{i}", name="b", created_at=now_us(), using_db=connection)
 
@@ -52,8 +53,8 @@ async def test_a_bare_transaction_that_is_cancelled_gives_its_lock_back(db: Data
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     async with asyncio.timeout(10):
-        await make_org("last")
-    assert await Org.filter(slug="last").exists()
+        await make_org(db, "last")
+    assert await db.one("SELECT 1 FROM org WHERE slug=?", "last") is not None
 
 
 async def test_a_failing_transaction_leaves_nothing(db: Database) -> None:
@@ -62,8 +63,8 @@ async def test_a_failing_transaction_leaves_nothing(db: Database) -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        await run_tx(work)
-    assert not await Org.filter(slug="half").exists()
+        await db.run_tx(work)
+    assert await db.one("SELECT 1 FROM org WHERE slug=?", "half") is None
 
 
 def test_only_run_tx_opens_a_tortoise_transaction() -> None:

@@ -13,8 +13,9 @@ from tortoise import Tortoise
 from mcpg.errors import NewerSchema, StateDirUnusable
 from mcpg.store import reads
 from mcpg.store.config import tortoise_config
-from mcpg.store.database import Database, applied_migrations, known_migrations, sqlite_path
+from mcpg.store.database import Database, known_migrations, sqlite_path
 from mcpg.store.journal import line_hash
+from mcpg.store.sqlite_database import applied_migrations
 from tests.store.conftest import born
 
 
@@ -126,7 +127,7 @@ def test_a_db_url_names_a_file(url: str, path: str) -> None:
     assert str(sqlite_path(url, Path("/state"))) == path
 
 
-@pytest.mark.parametrize("url", ["postgres://u:secret@h/db", "sqlite://:memory:", "nonsense", "sqlite://"])
+@pytest.mark.parametrize("url", ["mysql://u:secret@h/db", "sqlite://:memory:", "nonsense", "sqlite://"])
 def test_an_unsupported_db_url_is_refused_without_its_secret(url: str) -> None:
     with pytest.raises(StateDirUnusable) as refused:
         sqlite_path(url, Path("/state"))

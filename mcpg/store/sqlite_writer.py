@@ -1,0 +1,193 @@
+"""
+The journal on SQLite: one thread that owns the write connection and commits whatever waits. Made by sqlite_database.py.
+
+A thread hop for each statement would cost more than the disk does, so a whole batch is one visit to that thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mcpg.errors import Unavailable
+from mcpg.store.clock import Clock, now_us
+from mcpg.store.config import BUSY_TIMEOUT_MS, SYNCHRONOUS
+from mcpg.store.journal import (
+    HEAD,
+    INSERT_LINE,
+    ROWS,
+    Also,
+    Ask,
+    Birth,
+    Fire,
+    Head,
+    Line,
+    Scribe,
+    Timeout,
+    Unit,
+    moved_on,
+    refusal,
+    table_timeout,
+)
+from mcpg.store.writer import MAX_BATCH, Fate, JournalWriter, Waiting
+
+log = logging.getLogger("mcpg.store")
+
+
+@lru_cache(maxsize=8)
+def _select(row: str) -> str:
+    return f"SELECT {HEAD} FROM {row} WHERE id=?"  # noqa: S608
+
+
+class Appender:
+    """Applies units on one open connection. Lives on the writer's thread; knows nothing of transactions' ends."""
+
+    def __init__(self, db: sqlite3.Connection, scribe: Scribe) -> None:
+        self._db = db
+        self._scribe = scribe
+
+    def apply(self, unit: Unit) -> list[Line]:
+        """Every step in order; raises the first refusal. The caller undoes what was written before it."""
+        lines: list[Line] = []
+        for step in unit:
+            match step:
+                case Fire():
+                    lines.append(self._fire(step))
+                case Birth():
+                    lines.append(self._birth(step))
+                case Also():
+                    self._also(step)
+        return lines
+
+    def _also(self, also: Also) -> None:
+        try:
+            count = self._db.execute(also.sql, also.params).rowcount
+        except sqlite3.IntegrityError as exc:
+            raise refusal(also, str(exc)) from exc
+        if also.expect is not None and count != also.expect:
+            raise refusal(also, f"{count} rows matched")
+
+    def _birth(self, b: Birth) -> Line:
+        made = self._scribe.birth(b)
+        try:
+            self._db.execute(made.sql, made.params)
+        except sqlite3.IntegrityError as exc:
+            raise refusal(b, str(exc)) from exc
+        self._db.execute(INSERT_LINE, made.line_params)
+        return made.line
+
+    def _fire(self, f: Fire) -> Line:
+        found = self._db.execute(_select(ROWS[f.table.name]), (f.subject,)).fetchone()
+        counts = {k: self._count(ask) for k, ask in f.counts.items()}
+        lists = {k: self._list(ask) for k, ask in f.lists.items()}
+        made = self._scribe.fire(f, None if found is None else Head(*found), counts, lists)
+        self._db.execute(INSERT_LINE, made.line_params)
+        if self._db.execute(made.sql, made.params).rowcount != 1:
+            raise moved_on(f)
+        return made.line
+
+    def _count(self, ask: Ask) -> int:
+        [number] = self._db.execute(ask.sql, ask.params).fetchone()
+        return int(number)
+
+    def _list(self, ask: Ask) -> list[dict[str, Any]]:
+        cursor = self._db.execute(ask.sql, ask.params)
+        names = [d[0] for d in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+class SqliteWriter(JournalWriter):
+    def __init__(self, path: Path, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> None:
+        super().__init__()
+        self._path = path
+        self._scribe = Scribe(clock, timeout)
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+        self._thread.start()
+
+    def _put(self, waiting: Waiting) -> None:
+        self._queue.put(waiting)
+
+    async def close(self) -> None:
+        """Commit what waits, then end the thread."""
+        if self._thread is None or self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        db = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
+        db.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
+        appender = Appender(db, self._scribe)
+        last = False
+        while not last:
+            first = self._queue.get()
+            if first is None:
+                break
+            batch = [first]
+            while len(batch) < MAX_BATCH:
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if item is None:
+                    last = True
+                    break
+                batch.append(item)
+            fates = self._commit(db, appender, batch)
+            assert self._loop is not None  # noqa: S101 - start() set it
+            try:
+                self._loop.call_soon_threadsafe(self._deliver, fates)
+            except RuntimeError:  # the loop is gone: nobody waits any more
+                log.warning("journal: the event loop closed before %d fates were told", len(fates))
+        db.close()
+
+    def _commit(self, db: sqlite3.Connection, appender: Appender, batch: list[Waiting]) -> list[Fate]:
+        fates: list[Fate] = []
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:  # most batches hold no refusal, and then need no savepoints
+                fates = [(future, appender.apply(unit)) for unit, future in batch]
+            except sqlite3.Error:
+                raise  # the database itself: no unit of this batch can be trusted
+            except Exception:  # noqa: BLE001 - some unit was refused: which one, and how, is found out below
+                db.execute("ROLLBACK")
+                db.execute("BEGIN IMMEDIATE")
+                fates = [(future, _apply(db, appender, unit)) for unit, future in batch]
+            db.execute("COMMIT")
+            self.commits += 1
+        except Exception as exc:
+            log.exception("journal: a batch of %d could not be written", len(batch))
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            failure = Unavailable("the database could not be written", cause=f"{type(exc).__name__}: {exc}")
+            return [(future, failure) for _, future in batch]
+        return fates
+
+
+def _apply(db: sqlite3.Connection, appender: Appender, unit: Unit) -> list[Line] | BaseException:
+    """A unit's fate. A refused one leaves nothing behind, and does not touch its neighbours in the batch."""
+    db.execute("SAVEPOINT unit")
+    try:
+        lines = appender.apply(unit)
+    except sqlite3.Error:
+        raise  # the database itself: no unit of this batch can be trusted
+    except Exception as exc:  # noqa: BLE001 - a refusal, or a mistake in this unit alone: its caller hears it
+        db.execute("ROLLBACK TO unit")
+        db.execute("RELEASE unit")
+        return exc
+    db.execute("RELEASE unit")
+    return lines
