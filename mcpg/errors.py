@@ -32,6 +32,7 @@ Every error this project raises on purpose.
         StateDir
             StateDirBusy
             StateDirUnusable
+            DatabaseUnusable
             NewerSchema
         TimedOut
         Pending
@@ -247,6 +248,12 @@ class StateDirUnusable(StateDir):
     code = "state_dir_unusable"
 
 
+class DatabaseUnusable(StateDir):
+    """The database server does not answer, refuses us, or has no such database."""
+
+    code = "database_unusable"
+
+
 class NewerSchema(StateDir):
     """Written by a newer version than this one."""
 
@@ -311,6 +318,7 @@ MAPPING: Final[dict[str, Mapped]] = {
     "state_dir": Mapped(500, "INTERNAL", 1),
     "state_dir_busy": Mapped(500, "INTERNAL", 5),
     "state_dir_unusable": Mapped(500, "INTERNAL", 1),
+    "database_unusable": Mapped(500, "INTERNAL", 1),
     "newer_schema": Mapped(500, "INTERNAL", 1),
     "timeout": Mapped(504, "DEADLINE_EXCEEDED", 124),
     "pending": Mapped(202, "UNAVAILABLE", 8),

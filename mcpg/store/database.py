@@ -154,13 +154,13 @@ class Database(ABC):
         """Whether what is open is still what its name leads to; a deleted file is written to in vain."""
         return True
 
-    async def listen(self, heard: Callable[[str], None]) -> None:
+    async def listen(self, heard: Callable[[str], None]) -> None:  # noqa: B027 - nobody else is there to be heard
         """
         From now on `heard(text)` is called for what any control plane on this database notifies; `heard("")` when some may
         have been missed. A database that one control plane has to itself never calls it.
         """
 
-    async def notify(self, text: str) -> None:
+    async def notify(self, text: str) -> None:  # noqa: B027
         """Wake whoever listens, here and elsewhere. A hint that may be lost: never raises for a database that is away."""
 
     async def close(self) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 from mcpg.errors import NotFound, Usage
 from mcpg.store.database import Database, Row
 from mcpg.store.journal import ROWS, Line
+from mcpg.store.sql import marks
 
+IN_ONE_READ = 512  # subjects
 SHORTEST_REF = 6  # characters of an id's beginning that stands for the whole
 _JSON = {"spec", "previous", "endpoints", "host", "facts", "data"}
 
@@ -109,8 +111,8 @@ async def fleet_operations(
     """Of every org, newest first; None: any."""
     return await _many(
         db,
-        "SELECT * FROM operation WHERE (?1 IS NULL OR org=?1) AND (?2 IS NULL OR kind=?2) AND (?3 IS NULL OR name=?3)"
-        " AND (NOT ?4 OR finished_at IS NULL) ORDER BY created_at DESC, id LIMIT ?5",
+        "SELECT * FROM operation WHERE (CAST(?1 AS TEXT) IS NULL OR org=?1) AND (CAST(?2 AS TEXT) IS NULL OR kind=?2)"
+        " AND (CAST(?3 AS TEXT) IS NULL OR name=?3) AND (?4=0 OR finished_at IS NULL) ORDER BY created_at DESC, id LIMIT ?5",
         org, kind, name, int(running), limit,
     )  # fmt: skip
 
@@ -155,7 +157,7 @@ async def paused_operations(db: Database) -> list[Row]:
 async def count_by_state(db: Database, machine: str) -> dict[str, int]:
     """How many rows of a machine rest in each state."""
     table = ROWS[machine]
-    only = "WHERE machine=?1" if table == "operation" else "WHERE ?1=?1"
+    only = "WHERE machine=?1" if table == "operation" else "WHERE CAST(?1 AS TEXT)!=''"
     found = await db.many(f"SELECT state, count(*) AS rows FROM {table} {only} GROUP BY state", machine)  # noqa: S608
     return {r["state"]: r["rows"] for r in found}
 
@@ -209,13 +211,13 @@ async def find_line(db: Database, subject: str, seq: int) -> Line | None:
 
 
 async def histories(db: Database, subjects: list[str]) -> dict[str, list[Line]]:
-    """The same for several subjects, in one read."""
+    """The same for several subjects, in few reads."""
     out: dict[str, list[Line]] = {s: [] for s in subjects}
-    marks = json.dumps(subjects)
-    for r in await _many(
-        db, "SELECT * FROM journal WHERE subject IN (SELECT value FROM json_each(?)) ORDER BY subject, seq", marks
-    ):
-        out[r["subject"]].append(_line(r))
+    for start in range(0, len(subjects), IN_ONE_READ):
+        places, values = marks(subjects[start : start + IN_ONE_READ])
+        text = f"SELECT * FROM journal WHERE subject IN ({places}) ORDER BY subject, seq"  # noqa: S608
+        for r in await _many(db, text, *values):
+            out[r["subject"]].append(_line(r))
     return out
 
 
@@ -260,8 +262,8 @@ async def instances(db: Database, org_slug: str | None, *, orphaned: bool = Fals
     """Those that exist, newest first; of every org when *org_slug* is None; with *orphaned*, orphans only."""
     return await _many(
         db,
-        f"{_WITH_CLUSTER} WHERE i.deleted_at IS NULL AND (?1 IS NULL OR i.org=?1)"
-        " AND (NOT ?2 OR i.orphaned_at IS NOT NULL) ORDER BY i.created_at DESC, i.id",
+        f"{_WITH_CLUSTER} WHERE i.deleted_at IS NULL AND (CAST(?1 AS TEXT) IS NULL OR i.org=?1)"
+        " AND (?2=0 OR i.orphaned_at IS NOT NULL) ORDER BY i.created_at DESC, i.id",
         org_slug,
         int(orphaned),
     )
@@ -278,8 +280,8 @@ async def agents(db: Database, instance_id: str) -> list[Row]:
 async def agents_of_token(db: Database, token_id: str) -> list[Row]:
     """Who enrolled with it, oldest first; `is_gone`: with an instance that was deleted since."""
     return await _all(
-        db, "SELECT a.*, i.deleted_at IS NOT NULL AS is_gone FROM agent a JOIN instance i ON i.id=a.instance_id"
-        " WHERE a.token_id=? ORDER BY a.created_at", token_id,
+        db, "SELECT a.*, CASE WHEN i.deleted_at IS NULL THEN 0 ELSE 1 END AS is_gone FROM agent a"
+        " JOIN instance i ON i.id=a.instance_id WHERE a.token_id=? ORDER BY a.created_at", token_id,
     )  # fmt: skip
 
 
@@ -292,7 +294,7 @@ async def all_agents(db: Database, org_slug: str | None) -> list[Row]:
     return await _many(
         db,
         "SELECT a.* FROM agent a JOIN instance i ON i.id=a.instance_id"
-        " WHERE i.deleted_at IS NULL AND (?1 IS NULL OR i.org=?1) ORDER BY a.instance_id, a.replica",
+        " WHERE i.deleted_at IS NULL AND (CAST(?1 AS TEXT) IS NULL OR i.org=?1) ORDER BY a.instance_id, a.replica",
         org_slug,
     )
 

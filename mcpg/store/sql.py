@@ -46,15 +46,15 @@ def marks(values: list[str]) -> tuple[str, list[str]]:
 
 
 class Access(NamedTuple):
-    """What a statement touches: all of `tables`; or, of one table, the rows with *column* equal to parameter *index*."""
+    """What a statement touches: all of `tables`; or, of one table, the rows with *column* equal to parameter number *param*."""
 
     tables: frozenset[str]
     column: str = ""
-    index: int = -1
+    param: int = -1
 
     def row(self, params: tuple[Any, ...]) -> tuple[str, Any] | None:
         """The column and its value, None for whole tables."""
-        return (self.column, params[self.index]) if self.column else None
+        return (self.column, params[self.param]) if self.column else None
 
 
 @lru_cache(maxsize=1024)

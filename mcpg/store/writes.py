@@ -122,9 +122,10 @@ def reserve(cluster_id: str, instance_id: str, operation_id: str, more: Amounts)
         ),
         Also(
             "INSERT INTO reservation(instance_id,cluster_id,operation_id,places,cpu_millicores,memory_bytes)"
-            " VALUES(?,?,?,?,?,?) ON CONFLICT(instance_id) DO UPDATE SET places=places+excluded.places,"
-            "cpu_millicores=cpu_millicores+excluded.cpu_millicores,memory_bytes=memory_bytes+excluded.memory_bytes,"
-            "operation_id=excluded.operation_id WHERE cluster_id=excluded.cluster_id",
+            " VALUES(?,?,?,?,?,?) ON CONFLICT(instance_id) DO UPDATE SET places=reservation.places+excluded.places,"
+            "cpu_millicores=reservation.cpu_millicores+excluded.cpu_millicores,"
+            "memory_bytes=reservation.memory_bytes+excluded.memory_bytes,operation_id=excluded.operation_id"
+            " WHERE reservation.cluster_id=excluded.cluster_id",
             (instance_id, cluster_id, operation_id, places, cpu, memory),
             expect=1,
             refuse=lambda: TemporaryError("the gateway was given room elsewhere meanwhile", delay=0.0),

@@ -1,0 +1,157 @@
+"""
+The journal on PostgreSQL: one task that owns one connection and commits whatever waits, many units to a transaction.
+
+Journal transactions of all replicas come one after the other, by an advisory lock that ends with each: so line ids become
+visible in their order, and a unit sees everything before it, as on SQLite. No caller ever touches the connection, so none
+can leave it half used. A connection that is lost is made anew; only when it was lost in COMMIT is it unknown whether the
+batch was written, and its callers are told so. Nothing about a row outlives a transaction here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+import asyncpg
+
+from mcpg.errors import Unavailable
+from mcpg.store.clock import Clock, now_us
+from mcpg.store.journal import Line, Scribe, Timeout, Unit, table_timeout
+from mcpg.store.postgres_appender import Appender
+from mcpg.store.postgres_link import JOURNAL_LOCK, Connection, connect, is_away, is_its_own, unavailable, words
+from mcpg.store.writer import MAX_BATCH, Fate, JournalWriter, Waiting
+
+log = logging.getLogger("mcpg.store")
+
+_BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})"
+_DURABLE = "SELECT set_config('synchronous_commit','on',false) WHERE current_setting('synchronous_commit')='off'"
+ATTEMPTS = 3  # of a batch of which nothing can have been written
+BACKOFF_S = (0.0, 0.1, 0.3)  # before each
+
+
+class _CommitLost(Exception):
+    """The answer to COMMIT did not come."""
+
+
+class PostgresWriter(JournalWriter):
+    def __init__(self, url: str, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> None:
+        super().__init__()
+        self._url = url
+        self._scribe = Scribe(clock, timeout)
+        self._queue: deque[Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._con: Connection | None = None
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run(), name="journal-writer")
+
+    def _put(self, waiting: Waiting) -> None:
+        self._queue.append(waiting)
+        self._wake.set()
+
+    async def close(self) -> None:
+        if self._task is None or self._closed:
+            return
+        self._closed = True
+        self._wake.set()
+        await asyncio.shield(self._task)
+
+    # ---- the task
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                    self._deliver(await self._commit(batch))
+                if self._closed:
+                    return
+        finally:
+            await self._drop()
+
+    async def _commit(self, batch: list[Waiting]) -> list[Fate]:
+        units = [unit for unit, _ in batch]
+        failure: Unavailable
+        for pause in BACKOFF_S:
+            await asyncio.sleep(pause)
+            try:
+                fates = await self._transaction(units)
+            except _CommitLost as exc:
+                await self._drop()
+                failure = Unavailable(
+                    "the database did not say whether it was written",
+                    cause=f"the connection was lost in COMMIT: {exc}",
+                    hint="it may have been written: look before you repeat it",
+                )
+                break
+            except Exception as exc:  # whatever it is, the transaction is over and nothing is written
+                has_lost = self._con is None or self._con.is_closed() or is_away(exc)
+                await self._drop()
+                failure = unavailable(exc)
+                if not has_lost and not isinstance(exc, asyncpg.TransactionRollbackError):
+                    log.exception("journal: a batch of %d could not be written", len(batch))
+                    break
+            else:
+                self.commits += 1
+                return [(future, fate) for (_, future), fate in zip(batch, fates, strict=True)]
+        log.error("journal: a batch of %d was not acknowledged: %s", len(batch), failure.cause)
+        return [(future, failure) for _, future in batch]
+
+    async def _transaction(self, units: Sequence[Unit]) -> list[list[Line] | BaseException]:
+        """The fates of *units*, durable. Raises _CommitLost, or anything else when nothing was written."""
+        con = await self._connection()
+        appender = Appender(con, self._scribe)
+        fates: list[list[Line] | BaseException] = []
+        await con.execute(_BEGIN)
+        try:  # most batches hold no refusal, and then need no savepoints
+            fates.extend(await appender.apply(units))
+        except Exception as exc:  # some unit was refused: which one, and how, is found out below
+            if con.is_closed() or is_away(exc) or _is_of_the_database(exc):
+                raise
+            await con.execute("ROLLBACK")
+            await con.execute(_BEGIN)
+            fates = [await _apply(con, appender, unit) for unit in units]
+        try:
+            status = await con.execute("COMMIT")
+        except Exception as exc:
+            raise _CommitLost(words(exc)) from exc
+        if status != "COMMIT":
+            raise Unavailable("the database undid a transaction", cause=f"COMMIT was answered with {status}")
+        return fates
+
+    async def _connection(self) -> Connection:
+        if self._con is None or self._con.is_closed():
+            self._con = await connect(self._url)
+            await self._con.execute(_DURABLE)
+        return self._con
+
+    async def _drop(self) -> None:
+        """A connection in an unknown state is not used again."""
+        con, self._con = self._con, None
+        if con is not None:
+            con.terminate()
+
+
+def _is_of_the_database(exc: Exception) -> bool:
+    """A disk that is full, a lock not had in time, a standby: no unit of the batch is to blame."""
+    return isinstance(exc, asyncpg.PostgresError) and not is_its_own(exc)
+
+
+async def _apply(con: Connection, appender: Appender, unit: Unit) -> list[Line] | BaseException:
+    """A unit's fate. A refused one leaves nothing behind, and does not touch its neighbours in the batch."""
+    await con.execute("SAVEPOINT unit")
+    try:
+        [lines] = await appender.apply([unit], strictly=True)
+    except Exception as exc:
+        if con.is_closed() or is_away(exc) or _is_of_the_database(exc):
+            raise
+        await con.execute("ROLLBACK TO unit; RELEASE unit")
+        return exc
+    await con.execute("RELEASE unit")
+    return lines
