@@ -271,7 +271,8 @@ class Engine(Core):
         try:
             await self._until(driver, work, None)
             if work.cancelled():
-                raise TemporaryError(f"{rest.effect} was interrupted", cause="by itself: nobody asked for that")
+                stopped = TemporaryError(f"{rest.effect} was interrupted", cause="by itself: nobody asked for that")
+                return again(op, stopped, self.backoff, self._left(op))
             if work.done():
                 return work.result()
         except TemporaryError as exc:
