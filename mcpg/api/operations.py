@@ -1,14 +1,19 @@
-"""Operations: of one org, of all; one with its history; its events, its export, and the events of all."""
+"""
+Operations: of one org, of all; one with its history; its events, its export, and the events of all; and what an operator
+does to one.
+"""
 
 from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse, Request
 
 from mcpg import present
-from mcpg.api.context import FLAG, answer, last_event_id, limit, query, server, slug
+from mcpg.api.context import FLAG, actor, answer, last_event_id, limit, parse, query, server, slug
 from mcpg.api.stream import events, everything
+from mcpg.engine import steer
 from mcpg.errors import Refused
 from mcpg.store import fleet, reads
+from mcpg.wire.operations import CancelPlan, SteerRequest, Undo
 
 blueprint = Blueprint("operations", url_prefix="/v1")
 KINDS = frozenset({"create", "update", "delete", "adopt"})
@@ -73,6 +78,27 @@ async def export(request: Request, ref: str) -> HTTPResponse:
     return HTTPResponse(text, content_type="application/json")
 
 
+@blueprint.post("/operations/<ref>/<verb:resume|retry|cancel>")
+async def do(request: Request, ref: str, verb: str) -> HTTPResponse:
+    return await _steer(request, await reads.operation_by_ref(server(request).db, ref), verb)
+
+
+@blueprint.post("/orgs/<org>/operations/<operation_id>/<verb:resume|retry|cancel>")
+async def do_of_org(request: Request, org: str, operation_id: str, verb: str) -> HTTPResponse:
+    return await _steer(request, await reads.operation(server(request).db, slug(org, "org"), operation_id), verb)
+
+
+@blueprint.get("/operations/<ref>/cancel-plan")
+async def cancel_plan(request: Request, ref: str) -> HTTPResponse:
+    """What a cancel would do, or the refusal it would give. Writes nothing."""
+    return await _plan(request, await reads.operation_by_ref(server(request).db, ref))
+
+
+@blueprint.get("/orgs/<org>/operations/<operation_id>/cancel-plan")
+async def cancel_plan_of_org(request: Request, org: str, operation_id: str) -> HTTPResponse:
+    return await _plan(request, await reads.operation(server(request).db, slug(org, "org"), operation_id))
+
+
 @blueprint.get("/events")
 async def all_events(request: Request) -> None:
     """Every operation's lines as they are committed, from now on or after `Last-Event-ID`."""
@@ -91,3 +117,25 @@ async def _list(request: Request, rows: list[dict[str, object]], *, histories: b
 async def _show(request: Request, row: dict[str, object]) -> HTTPResponse:
     db = server(request).db
     return answer(present.operation(row, await fleet.cluster_names(db), await reads.history(db, str(row["id"]))))
+
+
+_VERBS = {"resume": steer.resume, "retry": steer.retry, "cancel": steer.cancel}
+
+
+async def _steer(request: Request, row: dict[str, object], verb: str) -> HTTPResponse:
+    """The operation as it is after that; of a retry of one that is over, the new one."""
+    body = parse(request, SteerRequest) if request.body else SteerRequest()
+    engine = server(request).engine
+    operation_id = await _VERBS[verb](engine, str(row["id"]), actor=actor(request), reason=body.reason)
+    return await _show(request, await reads.operation_by_ref(engine.db, operation_id))
+
+
+async def _plan(request: Request, row: dict[str, object]) -> HTTPResponse:
+    found = await steer.cancel_plan(server(request).engine, str(row["id"]))
+    return answer(
+        CancelPlan(
+            operation_id=str(row["id"]), kind=str(row["kind"]), name=str(row["name"]), now=str(row["state"]),
+            state=found.goes_to, words=found.words,
+            steps=[Undo(undo=s.undo, effect=s.effect, from_seq=s.from_seq, words=s.words) for s in found.steps],
+        )
+    )  # fmt: skip

@@ -7,6 +7,7 @@ How operations and journal lines look is said here once: `operation list` and `s
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +21,7 @@ Operation = dict[str, Any]
 _HEAD = ("OPERATION", "KIND", "NAME", "WHERE", "PHASE", "TOOK", "STARTED", "BY", "ERROR")
 _WIDE = ("OPERATION", "KIND", "NAME", "WHERE", "PHASE", "STATE", "TOOK", "STARTED AT", "BY", "CLUSTER", "REGION")
 _WIDE_TAIL = ("REPLICAS", "INSTANCE", "TRANSITIONS", "DEFINITION", "ERROR")
+_SHOWN_ATTEMPTS = 3  # of those in a row; -o json and -o wide have all
 _STEPS = ("#", "at", "state", "event", "actor", "in state", "")
 
 
@@ -101,8 +103,20 @@ def headline(operation: Operation, now: float, *, fleet: bool = False) -> str:
 
 
 def steps(lines: list[dict[str, Any]], width: int | None) -> list[str]:
-    """Journal lines as rows under a head."""
-    return render.columns([_STEPS, *map(_step, lines)], width=width, indent=2, right=frozenset((0,)), wrap=True)
+    """Journal lines as rows under a head; of many attempts in a row the first and the last two."""
+    return render.columns([_STEPS, *_rows(lines)], width=width, indent=2, right=frozenset((0,)), wrap=True)
+
+
+def _rows(lines: list[dict[str, Any]]) -> Iterable[tuple[str, ...]]:
+    for is_retry, run in itertools.groupby(lines, lambda step: step.get("event") == "retry"):
+        found = list(run)
+        left_out = len(found) - _SHOWN_ATTEMPTS if is_retry else 0
+        if left_out < 2:
+            yield from map(_step, found)
+            continue
+        yield _step(found[0])
+        yield ("…", "", "", "", "", "", f"{left_out} more attempts that failed")
+        yield from map(_step, found[left_out + 1 :])
 
 
 def tail(operation: Operation) -> Iterable[str]:

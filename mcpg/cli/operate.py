@@ -1,6 +1,6 @@
 """
 One operation, viewed: send its request or attach to it, follow its ladder, print how it ended. Used by every command that
-has a ladder: provision create and delete, instance adopt and reap, operation attach.
+has a ladder: provision create and delete, instance adopt and reap, operation attach, resume, retry and cancel.
 
 The operation lives on the server; this is a viewer. Ctrl-C and --timeout end the viewer only.
 """
@@ -56,8 +56,11 @@ def operate(api: Api, values: Values, request: Request) -> int:
         return _ended(api, values, request, final, _operation(api, ("v1", "orgs", org, "operations"), following))
 
 
-def attach(api: Api, values: Values, operation: dict[str, Any]) -> int:
-    """Follows *operation*, as the server has it, from its first event: what its first viewer saw, and how it ends."""
+def attach(api: Api, values: Values, operation: dict[str, Any], *, wanted: str = "") -> int:
+    """
+    Follows *operation*, as the server has it, from its first event: what its first viewer saw, and how it ends. *wanted* is a
+    phase that is a good end this time: a cancel wants it cancelled.
+    """
     place = "/".join(str(operation.get(field, "")) for field in ("org", "workspace", "environment"))
     name, kind = str(operation.get("name", "")), str(operation.get("kind", ""))
     request = Request("GET", (), None, kind, name, place, str(operation.get("instance_uid") or ""))
@@ -66,7 +69,13 @@ def attach(api: Api, values: Values, operation: dict[str, Any]) -> int:
     with _viewer(values, following, request, ""):
         with contextlib.closing(steps):
             final = following.attached(str(operation.get("id", ""))) | {"operation_id": following.operation_id}
-        return _ended(api, values, request, final, _operation(api, FLEET, following))
+        return _ended(api, values, request, final, _operation(api, FLEET, following), wanted)
+
+
+def accepted(values: Values, operation: dict[str, Any]) -> int:
+    """Of an operation that nobody follows: its id, and that the server took what was asked."""
+    request = Request("GET", (), None, str(operation.get("kind", "")), str(operation.get("name", "")), "")
+    return _print_accepted(values, request, str(operation.get("id", "")))
 
 
 def _ladder(values: Values, request: Request) -> Ladder:
@@ -108,8 +117,10 @@ def _operation(api: Api, where: tuple[str, ...], following: Following) -> dict[s
     return {}
 
 
-def _ended(api: Api, values: Values, request: Request, final: Event, operation: dict[str, Any]) -> int:
-    if final["phase"] not in ("ready", "deleted"):
+def _ended(
+    api: Api, values: Values, request: Request, final: Event, operation: dict[str, Any], wanted: str = ""
+) -> int:
+    if final["phase"] not in ("ready", "deleted", wanted):
         raise failed(final, operation, request)
     if final["phase"] == "ready" and not (final.get("coords") or {}).get("endpoints"):
         final["coords"] = _coords(api, request, operation)
@@ -136,7 +147,7 @@ def failed(final: Event, operation: dict[str, Any], request: Request) -> McpgErr
     details = {"operation_id": final["operation_id"], "phase": final["phase"]}
     if final["phase"] == PAUSED:
         what = f"{name} is not {_DONE.get(kind, kind)} yet: the operation waits for an operator"
-        return Pending(what, cause=str(why), hint=look, **details)
+        return Pending(what, cause=str(why), hint=decide(final["operation_id"], kind), **details)
     code = str(final.get("code") or operation.get("code") or "") or (
         "cancelled" if final["phase"] == "cancelled" else "failed"
     )
@@ -152,6 +163,14 @@ def failed(final: Event, operation: dict[str, Any], request: Request) -> McpgErr
     error = McpgError(f"{name} was not {_DONE.get(kind, kind)}: {short}", cause=cause, hint=hint, **details)
     error.code = code
     return error
+
+
+def decide(operation_id: str, kind: str) -> str:
+    """What an operator may type when this operation has paused."""
+    resumed = f"mcpg-ctl operation resume {operation_id}"
+    if kind == "delete":
+        return resumed
+    return f"{resumed}      or take it back: mcpg-ctl operation cancel {operation_id}"
 
 
 _IN_SHORT = {

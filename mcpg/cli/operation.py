@@ -110,7 +110,14 @@ def _facts(operation: Operation, now: float) -> Iterator[Row]:
         yield "replicas", str(operation["replicas"])
     deadline = render.epoch(operation.get("deadline_at"))
     left = "" if deadline is None else f", deadline in {render.took(max(deadline - now, 0) * 1000)}"
-    yield "state", f"{operation.get('state', '')}{left}"
+    paused = f", in {operation['paused_in']}" if operation.get("paused_in") else ""
+    yield "state", f"{operation.get('state', '')}{paused}{left}"
+    due = render.epoch(operation.get("next_attempt_at"))
+    if due is not None:
+        when = f"in {render.took((due - now) * 1000)}" if due > now else "now"
+        yield "attempt", f"{int(operation.get('attempt') or 0) + 1}, {when}"
+    if operation.get("retry_of"):
+        yield "retry of", str(operation["retry_of"])
     yield "started", str(operation.get("started_at") or "?")
     if operation.get("finished_at"):
         yield "finished", str(operation["finished_at"])

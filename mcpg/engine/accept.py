@@ -71,10 +71,13 @@ async def running_on(engine: Core, scope: Scope, holder: Row, digest: str) -> Op
         return None
     if row["body_hash"] == digest:
         return Operation.of(row)
+    ways = f"wait for it: mcpg-ctl operation attach {row['id']}      then try again"
+    if row["state"] == "paused":
+        ways = f"mcpg-ctl operation resume {row['id']}      or: mcpg-ctl operation cancel {row['id']}"
     raise Busy(
         f"{holder['name']} is busy: operation {row['id']} ({row['kind']}) is {row['state']}",
         cause="one operation at a time runs on a gateway",
-        hint=f"wait for it: mcpg-ctl operation attach {row['id']}      then try again",
+        hint=ways,
         operation_id=row["id"],
     )
 
@@ -104,17 +107,21 @@ def new_operation(
     )  # fmt: skip
 
 
-async def accept(engine: Core, op: Operation, event: Any, also: list[Step], key: str | None) -> Operation:
+async def accept(
+    engine: Core, op: Operation, event: Any, also: list[Step], key: str | None, *, retry_of: str | None = None
+) -> Operation:
     """Write it down, with what it claims; the engine drives it from there. Raises what a companion refuses with, KeyRace."""
     columns = {
         "machine": op.machine, "kind": op.kind, "org": op.org, "workspace": op.workspace,
         "environment": op.environment, "name": op.name, "instance_id": op.instance_id, "spec": canonical(op.spec),
         "previous": None if op.previous is None else canonical(op.previous), "actor": op.actor,
         "idempotency_key": key, "body_hash": op.body_hash, "cluster_id": op.cluster_id,
+        "retry_of": retry_of,
     }  # fmt: skip
     birth = Birth(
         op.table, op.id, columns, op.actor,
-        data={"kind": op.kind, "name": op.name, "instance_id": op.instance_id, "spec": op.spec},
+        data={"kind": op.kind, "name": op.name, "instance_id": op.instance_id, "spec": op.spec}
+        | ({"retry_of": retry_of} if retry_of else {}),
         refuse=lambda: KeyRace("this Idempotency-Key is in use", cause="the same request arrived twice at once"),
     )  # fmt: skip
     # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.

@@ -1,6 +1,7 @@
 """
 The work of the operation machines, by the names their tables use. Each effect may run twice for one version: it then
-finds what it did before. None of them moves a state: it answers with an Outcome, and the loop raises it.
+finds what it did before. None of them moves a state: it answers with an Outcome, and the loop raises it. How what they did is
+taken back: compensation.py.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Order, Placed
 from mcpg.errors import McpgError, PermanentError
 from mcpg.machines import enrolment, provision, teardown
-from mcpg.machines.table import Work
 from mcpg.store import reads, writes
-from mcpg.store.journal import Also, Fire, Line
+from mcpg.store.journal import Also, Fire
 
 Effect = Callable[[Core, Operation], Awaitable[Outcome]]
 Companions = tuple[Also | Fire, ...]  # what goes into the transaction of a move
@@ -96,7 +96,7 @@ def room_hint(spec: dict[str, Any], *, held_in: str = "", is_pinned: bool = Fals
 
 
 def _no_capacity(engine: Core, op: Operation, refusal: allocator.Refusal, hint: str) -> Outcome:
-    wanted = [_count(op.spec["replicas"], "replica"), f"size {op.spec['size']}"]
+    wanted = [count(op.spec["replicas"], "replica"), f"size {op.spec['size']}"]
     wanted += [f"region {op.spec['region']}"] if op.spec["region"] else []
     wanted += [f"tier {op.spec['isolation_tier']}"] if op.spec["isolation_tier"] != DEFAULT_TIER else []
     return Outcome(
@@ -106,11 +106,11 @@ def _no_capacity(engine: Core, op: Operation, refusal: allocator.Refusal, hint: 
             "code": "no_capacity", "clusters": [{"name": n, "reason": r} for n, r in refusal.reasons], "hint": hint,
         },
         sets=ended(engine, f"no cluster can take {op.name}: {refusal}", "no_capacity"),
-        also=_not_created(engine, op),
+        also=not_created(engine, op),
     )  # fmt: skip
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
@@ -119,7 +119,7 @@ def ended(engine: Core, error: str = "", code: str = "") -> dict[str, Any]:
     return {"finished_at": engine.clock(), "error": error, "code": code}
 
 
-def _not_created(engine: Core, op: Operation) -> tuple[Also, ...]:
+def not_created(engine: Core, op: Operation) -> tuple[Also, ...]:
     """What a failed operation leaves of its instance: nothing of a create, the instance as it was of an update."""
     if op.previous is None:
         return (*writes.release(op.instance_id), writes.delete_instance(op.instance_id, engine.clock()))
@@ -129,7 +129,7 @@ def _not_created(engine: Core, op: Operation) -> tuple[Also, ...]:
 async def apply(engine: Core, op: Operation) -> Outcome:
     """Start what is missing, tell what runs, by the spec the instance is assigned."""
     engine.exits.pop(op.instance_id, None)  # an end before this start says nothing about it
-    placed, told = await _converge(engine, op, op.spec)
+    placed, told = await converge(engine, op, op.spec)
     return Outcome(
         P.APPLIED,
         reason=_applied(placed, told),
@@ -146,7 +146,7 @@ def _applied(placed: tuple[Placed, ...], told: int) -> str:
     return ", ".join(parts)
 
 
-async def _converge(engine: Core, op: Operation, spec: dict[str, Any], key: str = "") -> tuple[tuple[Placed, ...], int]:
+async def converge(engine: Core, op: Operation, spec: dict[str, Any], key: str = "") -> tuple[tuple[Placed, ...], int]:
     """
     Make the provisioner and the connected agents follow *spec*: the replicas, and how many agents were sent it.
 
@@ -168,68 +168,7 @@ async def _converge(engine: Core, op: Operation, spec: dict[str, Any], key: str 
     return placed, await engine.fleet.push(op.instance_id)
 
 
-async def compensate(engine: Core, op: Operation) -> Outcome:
-    """Take back what the journal says was begun, newest first."""
-    lines = await reads.history(engine.db, op.id)
-    done: list[str] = []
-    also: Companions = ()
-    for undo in undo_plan(op, [line.dest for line in lines]):
-        words, more = await UNDO[undo](engine, op, lines)
-        done += [words] if words else []
-        also += more
-    cause = next((line for line in reversed(lines) if line.dest == op.state and line.source != op.state), None)
-    cancelled = any(line.event == P.CANCEL.value for line in lines)
-    why = cause.reason if cause else ""
-    code = "cancelled" if cancelled else (cause.data.get("code", "failed") if cause else "failed")
-    return Outcome(
-        P.UNDONE,
-        facts=provision.Seen(replicas=op.spec["replicas"], cancelled=cancelled),
-        reason=why,
-        data={"code": code, "undone": done} | await room_of(engine, op),
-        sets=ended(engine, why or code, code),
-        also=(*also, *_not_created(engine, op)),
-    )
-
-
-def undo_plan(op: Operation, entered: list[str]) -> list[str]:
-    """The undo effects of the states an operation went through, newest first, each once."""
-    plan: list[str] = []
-    for state in reversed(entered):
-        rest = op.table.rests.get(op.table.states(state))
-        if isinstance(rest, Work) and rest.undo and rest.undo not in plan:
-            plan.append(rest.undo)
-    return plan
-
-
-async def _undo_apply(engine: Core, op: Operation, lines: list[Line]) -> tuple[str, Companions]:
-    """A create's replicas are removed; an update's gateway goes back to its previous spec and config."""
-    assert engine.provisioner is not None  # noqa: S101 - nothing was applied without one
-    if op.previous is None:
-        removed = await engine.provisioner.remove(op.instance_id)
-        return removed.detail, (
-            writes.revoke_tokens_of(op.instance_id, engine.clock()),
-            *await _departures(engine, op),
-        )
-    old = op.previous
-    row = await reads.find_instance(engine.db, op.instance_id)
-    back = writes.assign(op.instance_id, (row or {})["cluster_id"], old, old["config_version"], old["config_hash"])
-    await engine.db.writer.execute(back)  # before the push: an agent that connects now must be given the old config
-    placed, _ = await _converge(engine, op, old, undo_key(op, lines))
-    endpoints = writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints])
-    words = f"config version {old['config_version']} put back on {_count(old['replicas'], 'replica')}"
-    return words, (endpoints,)
-
-
-def undo_key(op: Operation, lines: list[Line]) -> str:
-    """
-    The key of what a compensation orders: a replica that the operation started and that ended is started again, with
-    its previous config. The same after a crash; another one after a resume.
-    """
-    entered = sum(line.dest == provision.State.COMPENSATING.value and line.source != line.dest for line in lines)
-    return f"{op.id}-undo-{entered}"
-
-
-async def _departures(engine: Core, op: Operation) -> tuple[Fire, ...]:
+async def departures(engine: Core, op: Operation) -> tuple[Fire, ...]:
     """The last line of each agent of an instance that is no more."""
     return tuple(
         Fire(
@@ -241,29 +180,12 @@ async def _departures(engine: Core, op: Operation) -> tuple[Fire, ...]:
     )  # fmt: skip
 
 
-async def _undo_reserve(engine: Core, op: Operation, lines: list[Line]) -> tuple[str, Companions]:
-    """Exactly what was taken goes back. Of a create, `_not_created` releases it; an orphan is one again."""
-    held = await reads.find_reservation(engine.db, op.instance_id)
-    taken = next((line.data for line in lines if line.event == P.RESERVED.value), {})
-    orphan, keep = "orphaned_at" in taken, allocator.NOTHING
-    if op.previous is not None and not orphan:
-        keep = need_of(op.previous)
-    back = (held["places"] if held else 0) - keep.places
-    words = f"{_count(back, 'place')} released" if back > 0 else ""
-    if orphan:
-        return words, writes.orphan_again(op.instance_id, taken["orphan_of"], taken["orphaned_at"])
-    return words, writes.settle(op.instance_id, keep) if any(keep) else ()
-
-
-UNDO = {"release": _undo_reserve, "remove": _undo_apply}
-
-
 async def drain(engine: Core, op: Operation) -> Outcome:
     """Its endpoints leave the list, and its agents are told."""
     told = await engine.fleet.drain(op.instance_id)
     return Outcome(
         T.DRAINED,
-        reason=f"endpoints hidden, {_count(told, 'agent')} told",
+        reason=f"endpoints hidden, {count(told, 'agent')} told",
         also=(writes.hide_endpoints(op.instance_id),),
     )
 
@@ -296,7 +218,7 @@ async def gone(engine: Core, op: Operation) -> Outcome:
         data=await room_of(engine, op),
         sets=ended(engine),
         also=(
-            *await _departures(engine, op),
+            *await departures(engine, op),
             *writes.release(op.instance_id),
             writes.revoke_tokens_of(op.instance_id, at),
             writes.delete_instance(op.instance_id, at),
@@ -313,7 +235,6 @@ async def room_of(engine: Core, op: Operation) -> dict[str, Any]:
 EFFECTS: dict[str, Effect] = {
     "reserve": reserve,
     "apply": apply,
-    "compensate": compensate,
     "drain": drain,
     "remove": remove,
 }

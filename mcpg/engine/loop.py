@@ -1,7 +1,9 @@
 """
 The heartbeat: one task drives one operation, from the state it is in to the one it rests in.
 
-Work is done with no transaction open, and its outcome raised as an event; a wait ends on evidence or at its deadline.
+Work is done with no transaction open, and its outcome raised as an event; a wait ends on evidence or at its deadline. Work
+that fails in a way that may pass is tried again inside the state's deadline (attempts.py); who moves the row while work
+runs, e.g. cancels it, interrupts it, and what comes next begins when it has ended.
 Everything is level-triggered: a driver reads the row's state and does what that state says, so a restart is nothing but
 taking every open row again. Nothing polls; an idle engine has no task that runs.
 """
@@ -10,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from contextlib import suppress
 
 from mcpg.engine.agents import Agents
+from mcpg.engine.attempts import Backoff, again, last_words
+from mcpg.engine.compensation import compensate
 from mcpg.engine.core import Core
 from mcpg.engine.effects import EFFECTS, failure
 from mcpg.engine.evidence import Look, Memory, look
@@ -30,22 +33,32 @@ from mcpg.store.journal import LEASE_S, ROWS, Fire, Line, Timeout
 
 log = logging.getLogger("mcpg.engine")
 
-RETRY_CAP_S = 30.0
+TROUBLE_CAP_S = 30.0
+STOP_S = 5.0  # for interrupted work to end, when the engine stops
+WORK = {**EFFECTS, "compensate": compensate}
+PAUSED = "paused"  # as every operation machine calls it
 
 
 class _Driver:
-    """One operation under way in this process."""
+    """One operation under way in this process. `heard` is the newest version that a journal line told of."""
 
     def __init__(self, op: Operation) -> None:
         self.op = op
         self.wake = asyncio.Event()
+        self.heard = 0
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Somebody else moved the row."""
+        return self.heard > self.op.version
 
 
 class Engine(Core):
     """Drives every open operation of this process."""
 
     agents: Agents
+    backoff = Backoff()
 
     def __init__(
         self,
@@ -59,6 +72,7 @@ class Engine(Core):
         super().__init__(db, provisioner, timeout=timeout, clock=clock, sizes=sizes)
         self._drivers: dict[str, _Driver] = {}
         self._by_instance: dict[str, str] = {}
+        self._strays: dict[str, set[asyncio.Future[Outcome]]] = {}  # by instance: interrupted work that has not ended
         self._stopping = False
         db.writer.listen(self._heard)
 
@@ -91,6 +105,8 @@ class Engine(Core):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if strays := [work for each in self._strays.values() for work in each]:
+            await asyncio.wait(strays, timeout=STOP_S)
         await self.reach.stop()
         if self.provisioner is not None:
             await self.provisioner.stop()
@@ -127,6 +143,7 @@ class Engine(Core):
         driver = self._drivers.get(line.subject)
         if driver is not None:
             if line.seq > driver.op.version:
+                driver.heard = line.seq
                 driver.wake.set()  # moved by somebody else, or by us a moment ago: the driver compares
         elif ROWS[line.machine] == "operation" and line.dest in TABLES[line.machine].driven:
             self.aside(self._adopt(line.subject))
@@ -144,17 +161,20 @@ class Engine(Core):
         try:
             while not op.is_final:
                 try:
-                    if not await self._turn(driver) and not await self._moved_on(op):
+                    if not await self._turn(driver) and not await self._moved_on(driver):
                         return
                     trouble = 0
                 except Exception as exc:
                     # The database, a disk that is full, a mistake of ours: the row rests where it is, and we come back.
                     trouble += 1
-                    delay = min(RETRY_CAP_S, 0.25 * 2**trouble)
+                    delay = min(TROUBLE_CAP_S, 0.25 * 2 ** min(trouble, 10))
                     trace = None if isinstance(exc, Unavailable) else exc
                     words = f"{op.id} in {op.state}: {exc}; trying again in {delay:.1f} s"
                     log.error("%s", words, exc_info=trace)  # noqa: TRY400 - a database that is away needs no traceback
-                    await asyncio.sleep(delay)
+                    driver.wake.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(delay):
+                            await driver.wake.wait()
                     with suppress(Exception):  # then the next turn finds out
                         await self._reload(op)
         finally:
@@ -168,7 +188,7 @@ class Engine(Core):
         try:
             match op.table.rests[op.table.states(op.state)]:
                 case Work() as rest:
-                    outcome: Outcome | None = await self._work(op, rest)
+                    outcome: Outcome | None = await self._work(driver, rest)
                 case Wait() as rest:
                     outcome = await self._watch(driver, rest)
                 case _:
@@ -185,16 +205,19 @@ class Engine(Core):
         return True
 
     async def _raise(self, op: Operation, outcome: Outcome) -> None:
+        again_at = None if outcome.again_s is None else self.clock() + int(outcome.again_s * 1e6)
         fire = Fire(
             op.table, op.id, outcome.event, "engine", facts=outcome.facts, expect=op.version, reason=outcome.reason,
-            data=outcome.data, sets=outcome.sets, claim=self.epoch,
+            data=outcome.data, sets=outcome.sets | paused_by(op, outcome), claim=self.epoch, again_at=again_at,
         )  # fmt: skip
         try:
             [moved, *_] = await self.db.writer.submit([fire, *outcome.also])
         except BaseException:
             self.rooms.changed(outcome.data.get("cluster_id"))  # the room it chose was not taken
             raise
-        op.version, op.attempt = moved.seq, 0
+        op.version, op.next_attempt_at = moved.seq, again_at
+        op.attempt = 0 if again_at is None else op.attempt + 1
+        op.due = None if outcome.again_s is None else asyncio.get_running_loop().time() + outcome.again_s
         if moved.dest != op.state:
             op.state = moved.dest
             seconds = self.timeout(op.table, op.state)
@@ -206,21 +229,26 @@ class Engine(Core):
         assert row is not None  # noqa: S101 - operations are never deleted
         if (row["state"], row["version"]) != (op.state, op.version):
             op.state, op.version, op.deadline_at = row["state"], row["version"], row["deadline_at"]
+            op.attempt, op.next_attempt_at = row["attempt"], row["next_attempt_at"]
+            op.cancelled, op.step, op.paused_in = bool(row["cancelled"]), row["step"], row["paused_in"]
             self._set_clock(op)
 
-    async def _moved_on(self, op: Operation) -> bool:
+    async def _moved_on(self, driver: _Driver) -> bool:
         """Whether somebody moved the row while we came to rest: asked last, with no pause before the driver goes."""
-        at = op.version
-        await self._reload(op)
-        return op.version != at
+        at = driver.op.version
+        await self._reload(driver.op)
+        return driver.op.version != at or driver.is_overtaken
 
     def _set_clock(self, op: Operation) -> None:
         """
-        From the stored, absolute deadline to this process's monotonic clock, once for each state that is taken up.
+        From the stored, absolute deadline to this process's monotonic clock, once for each state that is taken up; and the
+        same for an attempt that was put off: a new process waits for the rest of it.
 
         A wall clock that is set back must not make a state last longer than the definition allows it.
         """
-        op.ends = None
+        op.ends = op.due = None
+        if op.next_attempt_at is not None:
+            op.due = asyncio.get_running_loop().time() + max(0.0, (op.next_attempt_at - self.clock()) / 1e6)
         if op.deadline_at is not None:
             left = max(0.0, (op.deadline_at - self.clock()) / 1e6)
             allowed = self.timeout(op.table, op.state)
@@ -230,33 +258,83 @@ class Engine(Core):
         """Seconds to the state's deadline; None without one."""
         return None if op.ends is None else max(0.0, op.ends - asyncio.get_running_loop().time())
 
-    async def _work(self, op: Operation, rest: Work) -> Outcome:
-        effect = EFFECTS[rest.effect]
-        words = ""
-        deadline = asyncio.timeout(self._left(op))
+    async def _work(self, driver: _Driver, rest: Work) -> Outcome | None:
+        """One attempt at a state's work, when it is due. None: somebody else moved the row, and the work was interrupted."""
+        op = driver.op
+        if op.due is not None:
+            await self._until(driver, None, op.due - asyncio.get_running_loop().time())
+        for stray in list(self._strays.get(op.instance_id, ())):  # to undo what is still being done would undo nothing
+            await self._until(driver, stray, None)
+        if driver.is_overtaken or self._left(op) == 0.0:
+            return None if driver.is_overtaken else await self._late(op, rest)
+        work = asyncio.ensure_future(WORK[rest.effect](self, op))
         try:
-            async with deadline:
-                while True:
-                    try:
-                        return await effect(self, op)
-                    except TemporaryError as exc:
-                        op.attempt += 1
-                        words = exc.what + (f": {exc.cause}" if exc.cause else "")
-                        delay = min(RETRY_CAP_S, exc.delay * 2 ** (op.attempt - 1)) * random.uniform(0.75, 1.25)  # noqa: S311
-                        log.info("%s: %s: %s; attempt %d in %.1f s", op.id, rest.effect, words, op.attempt + 1, delay)
-                        await self.db.writer.execute(writes.put_off(op.id, op.version, self.clock() + int(delay * 1e6)))
-                        await asyncio.sleep(delay)
+            await self._until(driver, work, None)
+            if work.cancelled():
+                stopped = TemporaryError(f"{rest.effect} was interrupted", cause="by itself: nobody asked for that")
+                return again(op, stopped, self.backoff, self._left(op))
+            if work.done():
+                return work.result()
+        except TemporaryError as exc:
+            return again(op, exc, self.backoff, self._left(op))
         except Unavailable:
             raise
         except Exception as exc:
-            if isinstance(exc, TimeoutError) and deadline.expired():  # ours, not one that the effect itself ran into
-                words = f": {words}" if words else ""
-                reason = f"{rest.effect} did not end in {self._allowed(op)}{words}"
-                return Outcome(rest.late, reason=reason, data={"code": "deadline"})
             if not hasattr(exc, "code"):
                 log.exception("%s: %s failed", op.id, rest.effect)
             reason, data = failure(op, exc)
             return Outcome(rest.failed, reason=reason, data=data)
+        finally:
+            self._interrupt(op, rest, work)
+        return None if driver.is_overtaken else await self._late(op, rest)
+
+    async def _until(self, driver: _Driver, work: asyncio.Future[Outcome] | None, seconds: float | None) -> None:
+        """Until *work* is done, *seconds* or the state's deadline have passed, or somebody else moves the row."""
+        now = asyncio.get_running_loop().time
+        ends = [at for at in (None if seconds is None else now() + seconds, driver.op.ends) if at is not None]
+
+        def wake(_: object) -> None:
+            driver.wake.set()
+
+        if work is not None:
+            work.add_done_callback(wake)
+        while not driver.is_overtaken and not (work is not None and work.done()):
+            driver.wake.clear()
+            try:
+                async with asyncio.timeout_at(min(ends) if ends else None):
+                    await driver.wake.wait()
+            except TimeoutError:
+                break
+        if work is not None:
+            work.remove_done_callback(wake)
+
+    def _interrupt(self, op: Operation, rest: Work, work: asyncio.Future[Outcome]) -> None:
+        """Ask work that nobody waits for any more to end. Until it has, no other work begins on its gateway."""
+        if work.done():
+            if not work.cancelled():
+                work.exception()  # it was heard, or overtaken: either way nobody else will ask
+            return
+        log.info("%s: %s is interrupted in %s", op.id, rest.effect, op.state)
+        strays = self._strays.setdefault(op.instance_id, set())
+        strays.add(work)
+
+        def ended(done: asyncio.Future[Outcome]) -> None:
+            strays.discard(done)
+            if not strays and self._strays.get(op.instance_id) is strays:
+                del self._strays[op.instance_id]
+            if not done.cancelled() and (exc := done.exception()) is not None:
+                log.info("%s: interrupted, %s said: %s", op.id, rest.effect, exc)
+
+        work.add_done_callback(ended)
+        work.cancel()
+
+    async def _late(self, op: Operation, rest: Work) -> Outcome:
+        """The deadline has passed; with the last words of what failed before, whichever process heard them."""
+        words = last_words(await reads.history(self.db, op.id), op.state)
+        if self._strays.get(op.instance_id):
+            words = words or "work that was interrupted has not ended yet"
+        reason = f"{rest.effect} did not end in {self._allowed(op)}" + (f": {words}" if words else "")
+        return Outcome(rest.late, reason=reason, data={"code": "deadline"})
 
     def _allowed(self, op: Operation) -> str:
         return f"{self.timeout(op.table, op.state) or 0:g} s"
@@ -298,3 +376,13 @@ class Engine(Core):
             row = await reads.find_operation(self.db, op.id)
             if row is not None and row["version"] != at:
                 return None
+
+
+def paused_by(op: Operation, outcome: Outcome) -> dict[str, object]:
+    """What a row that comes to wait for an operator remembers: where it was, and why. {} for any other move."""
+    moves = op.table.moves
+    if not any(m.event is outcome.event and m.source.value == op.state and m.dest.value == PAUSED for m in moves):
+        return {}
+    if op.table.step(op.state, outcome.event, outcome.facts).value != PAUSED:
+        return {}
+    return {"paused_in": op.state, "error": outcome.reason, "code": outcome.data.get("code", "failed")}

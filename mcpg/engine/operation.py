@@ -37,6 +37,7 @@ class Operation:
     step: int = 0
     paused_in: str = ""
     ends: float | None = None  # its state's deadline on the monotonic clock of the event loop that drives it
+    due: float | None = None  # and when an attempt that was put off is made
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Operation:
@@ -55,7 +56,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An effect's answer: the event to raise, and what else goes into its transaction."""
+    """
+    An effect's answer: the event to raise, and what else goes into its transaction. `again_s`: an attempt failed, and the
+    next is made after so many seconds.
+    """
 
     event: Enum
     facts: Facts = NO_FACTS
@@ -63,3 +67,4 @@ class Outcome:
     data: dict[str, Any] = field(default_factory=dict)
     sets: dict[str, Any] = field(default_factory=dict)
     also: tuple[Also | Fire, ...] = ()
+    again_s: float | None = None

@@ -29,7 +29,7 @@ from mcpg.engine.allocator import NOTHING, Need, Refusal, Room
 from mcpg.engine.config import DEFAULT_CONFIG, Rendered, render
 from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
-from mcpg.errors import BadSpec, NoCapacity, NotFound, Refused
+from mcpg.errors import BadSpec, NameTaken, NoCapacity, NotFound, Refused
 from mcpg.machines import enrolment, provision, teardown
 from mcpg.store import reads, writes
 from mcpg.store.clock import short_id, uuid7
@@ -52,6 +52,30 @@ class Publish:
     config: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """An operation that is asked for once more: its id, what it was, and of which instance."""
+
+    operation_id: str
+    kind: str
+    instance_id: str
+
+    def check(self, holder: Row | None) -> None:
+        """Raises Refused when whoever has the name now is not who was meant: a create must not become an update."""
+        if self.kind == "create" and holder is not None:
+            raise NameTaken(
+                f"{self.operation_id} cannot be retried: the name {holder['name']} is taken",
+                cause=f"a gateway has it since, {holder['instance_uid']}",
+                hint=f"mcpg-ctl instance show {holder['name']}",
+            )
+        if self.kind == "update" and (holder is None or holder["id"] != self.instance_id):
+            raise Refused(
+                f"{self.operation_id} cannot be retried: the gateway it was to update is gone",
+                cause="its name is free" if holder is None else "another gateway has its name",
+                hint="mcpg-ctl provision create --name NAME",
+            )
+
+
 _RENDERER = ThreadPoolExecutor(1, "render")  # of its own: huge configs wait for each other, and nothing waits for them
 
 
@@ -65,9 +89,12 @@ def _default_config() -> Rendered:
     return render(DEFAULT_CONFIG)
 
 
-async def publish(engine: Core, scope: Scope, wish: Publish, *, actor: str, key: str | None) -> Operation:
+async def publish(
+    engine: Core, scope: Scope, wish: Publish, *, actor: str, key: str | None, again: Anew | None = None
+) -> Operation:
     """
-    Accept a create or update and hand it to the engine; or find the operation that already does exactly this.
+    Accept a create or update and hand it to the engine; or find the operation that already does exactly this. *again*: of
+    which operation this is the retry.
 
     Raises BadConfig, BadSpec, NameTaken, Busy, KeyReused, NoProvisioner.
     """
@@ -81,19 +108,22 @@ async def publish(engine: Core, scope: Scope, wish: Publish, *, actor: str, key:
         if same is not None:
             return same
         holder = await reads.find_live_name(engine.db, wish.name)
-        if holder is None:
-            return await _create(engine, scope, wish, config, digest, actor, key)
-        running = await running_on(engine, scope, holder, digest)
+        running = None if holder is None else await running_on(engine, scope, holder, digest)
         if running is not None:
             return running
-        return await _update(engine, scope, wish, holder, config, digest, actor, key)
+        if again is not None:
+            again.check(holder)
+        if holder is None:
+            return await _create(engine, scope, wish, config, digest, actor, key, again)
+        return await _update(engine, scope, wish, holder, config, digest, actor, key, again)
 
     return await first_or_same(attempt)
 
 
 async def _create(
-    engine: Core, scope: Scope, wish: Publish, config: Rendered | None, digest: str, actor: str, key: str | None
-) -> Operation:
+    engine: Core, scope: Scope, wish: Publish, config: Rendered | None, digest: str, actor: str, key: str | None,
+    again: Anew | None,
+) -> Operation:  # fmt: skip
     raw = wish.config if wish.config is not None else DEFAULT_CONFIG
     config = config or _default_config()
     operation_id, instance_id, at = short_id("op-"), uuid7(), engine.clock()
@@ -108,12 +138,12 @@ async def _create(
         writes.insert_config(instance_id, 1, raw, config.raw_sha256, config.text, config.sha256, operation_id, at),
     ]
     op = new_operation(operation_id, "provision", "create", scope, wish.name, instance_id, spec, None, actor, digest)
-    return await accept(engine, op, provision.Event.ACCEPT, also, key)
+    return await accept(engine, op, provision.Event.ACCEPT, also, key, retry_of=again.operation_id if again else None)
 
 
 async def _update(
     engine: Core, scope: Scope, wish: Publish, holder: Row, config: Rendered | None, digest: str, actor: str,
-    key: str | None,
+    key: str | None, again: Anew | None,
 ) -> Operation:  # fmt: skip
     old: dict[str, Any] = holder["spec"]
     operation_id, at = short_id("op-"), engine.clock()
@@ -130,7 +160,7 @@ async def _update(
             )
         )  # fmt: skip
     op = new_operation(operation_id, "provision", "update", scope, wish.name, holder["id"], spec, old, actor, digest)
-    return await accept(engine, op, provision.Event.ACCEPT, also, key)
+    return await accept(engine, op, provision.Event.ACCEPT, also, key, retry_of=again.operation_id if again else None)
 
 
 def _first_spec(engine: Core, wish: Publish, config: Rendered) -> dict[str, Any]:
@@ -202,15 +232,19 @@ async def plan(engine: Core, scope: Scope, wish: Publish) -> Plan:
     return Plan("update" if holder else "create", spec, chosen, change, config.raw_sha256)
 
 
-async def delete(engine: Core, scope: Scope, instance_uid: str, *, actor: str, key: str | None) -> Operation:
+async def delete(
+    engine: Core, scope: Scope, instance_uid: str, *, actor: str, key: str | None, again: Anew | None = None
+) -> Operation:
     """
     Accept a teardown. Raises NotFound, Busy (naming what runs), KeyReused, and Refused for a gateway that enrolled itself
     and has not departed: we cannot stop it.
     """
-    return await first_or_same(lambda: _delete(engine, scope, instance_uid, actor, key))
+    return await first_or_same(lambda: _delete(engine, scope, instance_uid, actor, key, again))
 
 
-async def _delete(engine: Core, scope: Scope, instance_uid: str, actor: str, key: str | None) -> Operation:
+async def _delete(
+    engine: Core, scope: Scope, instance_uid: str, actor: str, key: str | None, again: Anew | None
+) -> Operation:
     digest = body_hash(scope, "delete", {"instance_uid": instance_uid})
     same = await same_request(engine, scope, digest, key)
     if same is not None:
@@ -245,7 +279,7 @@ async def _delete(engine: Core, scope: Scope, instance_uid: str, actor: str, key
     operation_id, name = short_id("op-"), row["name"] or row["instance_uid"]
     op = new_operation(operation_id, "teardown", "delete", scope, name, row["id"], row["spec"], None, actor, digest)
     also: list[Step] = [*before, writes.occupy_instance(row["id"], operation_id, name)]
-    return await accept(engine, op, teardown.Event.ACCEPT, also, key)
+    return await accept(engine, op, teardown.Event.ACCEPT, also, key, retry_of=again.operation_id if again else None)
 
 
 def delete_command(row: Row) -> str:

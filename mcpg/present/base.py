@@ -61,6 +61,7 @@ def transitions(lines: Sequence[Line]) -> list[Transition]:
                 actor=line.actor,
                 reason=line.reason,
                 message=message(line),
+                attempt=int(line.data.get("attempt", 0)),
                 facts=line.facts,
                 data=line.data,
                 definition=line.definition,

@@ -31,8 +31,11 @@ def operation(row: Row, names: dict[str, Row], lines: Sequence[Line] | None = No
         final_phase=table.phase(row["state"]), error=row["error"], code=row["code"], running=running,
         cluster=where.get("name", ""), region=where.get("region", ""), replicas=row["spec"].get("replicas", 0),
         actor=row["actor"], started_at=when(row["created_at"]), finished_at=when(row["finished_at"]),
-        deadline_at=when(row["deadline_at"]) if running else None, duration_ms=(end - row["created_at"]) / 1000,
-        transitions=row["version"], definition=f"{row['machine']}@{lines[-1].definition[:12]}" if lines else table.label,
+        deadline_at=when(row["deadline_at"]) if running else None, attempt=row["attempt"],
+        next_attempt_at=when(row["next_attempt_at"]) if running else None,
+        paused_in=row["paused_in"] if row["state"] == "paused" else "", retry_of=row["retry_of"] or "",
+        duration_ms=(end - row["created_at"]) / 1000, transitions=row["version"],
+        definition=f"{row['machine']}@{lines[-1].definition[:12]}" if lines else table.label,
         history=None if lines is None else transitions(lines),
     )  # fmt: skip
 

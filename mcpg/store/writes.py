@@ -268,13 +268,6 @@ def take_over(operation_id: str, version: int, epoch: str, until: int) -> Also:
     )
 
 
-def put_off(operation_id: str, version: int, at: int) -> Also:
-    """One more attempt at this state's work, not before *at*."""
-    return Also(
-        "UPDATE operation SET attempt=attempt+1,next_attempt_at=? WHERE id=? AND version=?", (at, operation_id, version)
-    )
-
-
 def put_key(name: str, value: str, at: int) -> Also:
     """Key material, kept for ever once written: the first writer wins."""
     return Also("INSERT INTO keyring(name,value,created_at) VALUES(?,?,?) ON CONFLICT DO NOTHING", (name, value, at))

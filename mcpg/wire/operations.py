@@ -1,6 +1,8 @@
-"""Operations and their histories, as the wire has them."""
+"""Operations and their histories, as the wire has them, and what may be done to one."""
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from mcpg.wire.base import Body, Time
 
@@ -8,7 +10,8 @@ from mcpg.wire.base import Body, Time
 class Transition(Body):
     """
     One journal line. `offset_ms` counts from the operation's first line; `in_state_ms` is how long the operation then
-    stayed in `dest`, null while it is still there. `source` is "" in the first line.
+    stayed in `dest`, null while it is still there. `source` is "" in the first line. `attempt` is set in a `retry` line: which
+    attempt it was that failed, 1 for the first.
     """
 
     seq: int
@@ -34,6 +37,9 @@ class Operation(Body):
     """
     One operation. `final_phase` is the last phase reached, also while it runs; `error` is "" when there is none (the
     tenant CLI refuses null). `definition` names the machine that runs it: `provision@<first 12 of its hash>`.
+
+    `attempt` counts the attempts that failed in the state it is in, and `next_attempt_at` is when the next is made.
+    `paused_in` is where it was when it paused, "" when it is not paused. `retry_of` is the operation it is a retry of.
     """
 
     id: str
@@ -56,10 +62,46 @@ class Operation(Body):
     started_at: Time | None = None
     finished_at: Time | None = None
     deadline_at: Time | None = None
+    attempt: int = 0
+    next_attempt_at: Time | None = None
+    paused_in: str = ""
+    retry_of: str = ""
     duration_ms: float
     transitions: int
     definition: str = ""
     history: list[Transition] | None = None
+
+
+class Undo(Body):
+    """One step back: `undo` takes back `effect`, which began with line `from_seq`; `words` say what it will do."""
+
+    undo: str
+    effect: str
+    from_seq: int
+    words: str
+
+
+class CancelPlan(Body):
+    """
+    GET /v1/operations/:id/cancel-plan: what a cancel would do now. Then the operation is in `state`, `steps` are run in
+    this order, and it ends cancelled.
+    """
+
+    operation_id: str
+    kind: str
+    name: str
+    now: str
+    state: str
+    words: str
+    steps: list[Undo] = []
+
+
+class SteerRequest(BaseModel):
+    """The body of resume, retry and cancel; none is as good as an empty one. `reason` goes into the journal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: Annotated[str, Field(max_length=400, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
 
 class Export(Body):

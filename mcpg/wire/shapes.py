@@ -22,6 +22,7 @@ _TYPES: Final[tuple[type[BaseModel], ...]] = (
     gateways.DryRun,
     machines.Machine,
     machines.MachineSummary,
+    operations.CancelPlan,
     operations.Export,
     operations.Operation,
     local.Accepted,

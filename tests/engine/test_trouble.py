@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from mcpg.engine import effects, loop
+from mcpg.engine import loop
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited
 from mcpg.errors import PermanentError
@@ -165,10 +165,3 @@ async def test_a_publish_without_replicas_keeps_those_there_are(start_plane: Sta
         await plane.publish("edge-1", replicas=3)
         await plane.publish("edge-1", config_toml="mcp: {}")
         assert (await plane.instances())[0]["replicas"] == 3
-
-
-def test_the_undo_plan_is_derived_from_where_an_operation_was() -> None:
-    op = Operation("op-1", "provision", "create", "o", "w", "e", "n", "i", {}, None, "a", "h", "compensating", 5)
-    assert effects.undo_plan(op, ["requested", "allocating", "applying", "confirming"]) == ["remove", "release"]
-    assert effects.undo_plan(op, ["requested", "allocating"]) == ["release"]
-    assert effects.undo_plan(op, ["requested"]) == []

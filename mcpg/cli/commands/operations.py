@@ -1,6 +1,6 @@
 """`operation`, `machine`: what was asked for, its journal, and the tables behind it."""
 
-from mcpg.cli.options import CLIENT, ORG, VIEWING
+from mcpg.cli.options import CLIENT, CONFIRM, ORG, VIEWING, WAITING, YES
 from mcpg.cli.table import Command, Option
 
 _ID = Option("--id", "the operation, or the beginning of its id", metavar="ID", names="operation")
@@ -10,6 +10,8 @@ _EXIT_STATUS = Option(
     kind="flag",
     default=False,
 )
+_REASON = Option("--reason", "why, for its history", metavar="TEXT")
+_FOLLOWING = (WAITING[0], *VIEWING)
 
 COMMANDS: tuple[Command, ...] = (
     Command(
@@ -55,6 +57,55 @@ COMMANDS: tuple[Command, ...] = (
         required=("id",),
         positional=("id",),
         shape="Result",
+    ),
+    Command(
+        "operation resume",
+        "mcpg.cli.steer:resume",
+        "send a paused operation back to where it was",
+        about="With a fresh deadline. Then its ladder, as `operation attach` shows it.",
+        examples=(
+            "mcpg-ctl operation resume op-7f2e",
+            "mcpg-ctl operation resume op-7f2e --reason 'the disk has room again'",
+        ),
+        options=(_ID, _REASON, *_FOLLOWING, *CLIENT),
+        required=("id",),
+        positional=("id",),
+        shape="Result | Accepted",
+    ),
+    Command(
+        "operation retry",
+        "mcpg.cli.steer:retry",
+        "try again now; what failed is asked for anew",
+        about="An attempt that was put off is made now, a paused operation is resumed, and of a failed or cancelled one"
+        " the same request is made as a new operation.",
+        examples=("mcpg-ctl operation retry op-7f2e", "mcpg-ctl operation retry op-7f2e --no-wait -o name"),
+        options=(_ID, _REASON, *_FOLLOWING, *CLIENT),
+        required=("id",),
+        positional=("id",),
+        shape="Result | Accepted",
+    ),
+    Command(
+        "operation cancel",
+        "mcpg.cli.steer:cancel",
+        "stop an operation and take back what it did",
+        about="Of a create nothing is left, an updated gateway goes back to its spec and config of before. A delete can be"
+        " cancelled until the first process is stopped. --plan shows what would be taken back, in order, and changes nothing.",
+        examples=(
+            "mcpg-ctl operation cancel op-7f2e --plan",
+            "mcpg-ctl operation cancel op-7f2e --yes --reason 'wrong config'",
+        ),
+        options=(
+            _ID,
+            Option("--plan", "only show what it would take back", kind="flag", default=False),
+            _REASON,
+            YES,
+            CONFIRM,
+            *_FOLLOWING,
+            *CLIENT,
+        ),
+        required=("id",),
+        positional=("id",),
+        shape="Result | Accepted | CancelPlan",
     ),
     Command(
         "operation watch",
