@@ -32,7 +32,7 @@ class Facts:
     """All that a guard may know, gathered just before the move and stored with the journal line. JSON values only."""
 
     def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 NO_FACTS = Facts()
@@ -127,13 +127,17 @@ class Table:
         )
 
     @cached_property
-    def _settled(self) -> dict[tuple[str, str], Enum]:
-        """Where unguarded moves go, once `transitions` has decided each: the same every time, and asked often."""
+    def _settled(self) -> dict[tuple[str, str, tuple[bool, ...]], Enum]:
+        """Where an event leads for each answer of its guards, once `transitions` has decided it: asked often."""
         return {}
 
     @cached_property
-    def _guarded(self) -> frozenset[tuple[str, str]]:
-        return frozenset((m.source.value, m.event.value) for m in self.moves if m.guard is not None)
+    def _guards(self) -> dict[tuple[str, str], tuple[Guard, ...]]:
+        found: dict[tuple[str, str], tuple[Guard, ...]] = {}
+        for m in self.moves:
+            key = (m.source.value, m.event.value)
+            found[key] = (*found.get(key, ()), *([m.guard] if m.guard else []))
+        return found
 
     @cached_property
     def _allowed(self) -> dict[str, frozenset[str]]:
@@ -146,7 +150,8 @@ class Table:
         Raises NoSuchMove when the table has no such move, also for a state it does not know (a newer version's row);
         GuardRefused when it has and every guard said no.
         """
-        key = (state, event.value)
+        answers = tuple(guard(facts) for guard in self._guards.get((state, event.value), ()))
+        key = (state, event.value, answers)
         settled = self._settled.get(key)
         if settled is not None:
             return settled
@@ -169,8 +174,7 @@ class Table:
                 allowed=self.allowed(state),
             )
         dest = self.states(pebble.state)
-        if key not in self._guarded:
-            self._settled[key] = dest
+        self._settled[key] = dest
         return dest
 
     def allowed(self, state: str) -> list[str]:
