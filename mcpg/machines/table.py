@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import Any
-
-from transitions import Machine
+from typing import TYPE_CHECKING, Any
 
 from mcpg.errors import GuardRefused, NoSuchMove
+
+if TYPE_CHECKING:
+    from transitions import Machine
 
 logging.getLogger("transitions").setLevel(logging.WARNING)  # it logs every state entered at INFO
 
@@ -110,6 +111,8 @@ class Table:
     @cached_property
     def _machine(self) -> Machine:
         """No models, no callbacks, no auto-transitions; nothing is ever registered with it."""
+        from transitions import Machine  # noqa: PLC0415 - 50 ms, which who only reads definitions need not pay
+
         return Machine(
             model=None,
             states=[{"name": s.value, "final": s in self.final} for s in self.states],

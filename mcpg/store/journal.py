@@ -5,15 +5,12 @@ The one place a state changes: what a step writes, decided once for every databa
 or nothing; every step of it is constant SQL. `Scribe` decides what a birth or an event writes, given the row as it is; the
 appenders of sqlite_writer.py and postgres_appender.py load that row and carry the writing out, in one transaction.
 
-A line's hash is sha256 over the canonical JSON (sorted keys, no spaces, UTF-8) of the array [prev_hash, machine, subject,
-seq, event, source, dest, actor, reason, facts, data, definition, at], `at` being microseconds since the epoch and
-prev_hash "" in a subject's first line.
+What a line's hash covers, and in which form: mcpg/machines/chain.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -21,6 +18,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from mcpg.errors import Conflict, McpgError, NotFound
+from mcpg.machines.chain import Entry, entry_hash
+from mcpg.machines.chain import canonical as canonical  # noqa: PLC0414 - many take it from here: it is how the store writes JSON
 from mcpg.machines.table import NO_FACTS, Facts, Table, Wait, Work
 
 ROWS = {
@@ -126,19 +125,17 @@ def table_timeout(table: Table, state: str) -> float | None:
     return rest.timeout_s if isinstance(rest, Work | Wait) else None
 
 
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def canonical(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, nothing escaped that need not be."""
-    return _ENCODER.encode(value)
+def entry_of(line: Line) -> Entry:
+    """*line* as its hash sees it."""
+    return Entry(
+        line.machine, line.seq, line.event, line.source, line.dest, line.actor, line.reason, canonical(line.facts),
+        canonical(line.data), line.definition, line.prev_hash, line.hash, line.at,
+    )  # fmt: skip
 
 
 def line_hash(line: Line) -> str:
     """The hash a line must have; `Line.hash` is what it has."""
-    fields = [line.prev_hash, line.machine, line.subject, line.seq, line.event, line.source, line.dest]
-    fields += [line.actor, line.reason, line.facts, line.data, line.definition, line.at]
-    return hashlib.sha256(canonical(fields).encode()).hexdigest()
+    return entry_hash(line.subject, entry_of(line))
 
 
 INSERT_LINE = (
