@@ -18,7 +18,7 @@ from sanic.exceptions import SanicException
 from sanic.response import BaseHTTPResponse
 
 from mcpg import __version__
-from mcpg.api import clusters, gateways, instances, machines, operations, tenancy, tokens
+from mcpg.api import audit, clusters, gateways, instances, machines, operations, tenancy, tokens
 from mcpg.api.context import McpgRequest, Server, answer, host_of, query, server
 from mcpg.errors import Forbidden, McpgError, NotFound, Usage
 from mcpg.store import reads
@@ -31,6 +31,7 @@ UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 QUERIED = frozenset(  # the routes whose handlers read a query; no other takes one
     """
     v1/clusters v1/admin/clusters/<ref:str> v1/instances v1/operations v1/orgs/<org:str>/operations
+    v1/audit/verify v1/machines/upgrade-check
     """.split()  # noqa: SIM905 - they are read more easily so
 )
 MAX_BODY = 8 * 1024 * 1024
@@ -55,7 +56,7 @@ def build(parts: Server) -> App:
     app.config.ACCESS_LOG = False
     app.config.MOTD = False
     app.config.TOUCHUP = False  # it rewrites methods by exec, once a process: a second server here would not start
-    for part in (tenancy, gateways, tokens, instances, operations, clusters, machines):
+    for part in (tenancy, gateways, tokens, instances, operations, clusters, machines, audit):
         app.blueprint(part.blueprint.copy(part.blueprint.name))
     app.add_route(healthz, "/healthz")
     app.add_route(readyz, "/readyz")

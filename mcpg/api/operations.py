@@ -1,6 +1,6 @@
 """
-Operations: of one org, of all; one with its history; its events, its export, and the events of all; and what an operator
-does to one.
+Operations: of one org, of all; one with its history; its events, its export, why it is where it is; the events of all; and
+what an operator does to one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from mcpg import present
 from mcpg.api.context import FLAG, actor, answer, last_event_id, limit, parse, query, server, slug
 from mcpg.api.stream import events, everything
 from mcpg.engine import steer
+from mcpg.engine.explain import explain
 from mcpg.errors import Refused
 from mcpg.store import fleet, reads
 from mcpg.wire.operations import CancelPlan, SteerRequest, Undo
@@ -70,11 +71,16 @@ async def export(request: Request, ref: str) -> HTTPResponse:
     """One canonical JSON document: of a finished operation always the same bytes."""
     db = server(request).db
     row = await reads.operation_by_ref(db, ref)
-    lines = await reads.history(db, row["id"])
-    definition = await reads.find_definition(db, lines[-1].definition)
-    if definition is None:
-        raise Refused(f"{row['id']} cannot be exported", cause="the definition it was made by is not in the database")
-    text = present.export(row, await fleet.cluster_names(db), lines, definition)
+    lines = [line for line in await reads.history(db, row["id"]) if line.seq <= row["version"]]
+    definitions: dict[str, str] = {}
+    for digest in dict.fromkeys(line.definition for line in lines):
+        text = await reads.find_definition(db, digest)
+        if text is None:
+            cause = f"the definition {digest[:12]} that made one of its lines is not in the database"
+            raise Refused(f"{row['id']} cannot be exported", cause=cause, hint="mcpg-ctl audit verify")
+        definitions[digest] = text
+    configs = await reads.config_versions(db, row["instance_id"])
+    text = present.export(row, await fleet.cluster_names(db), lines, definitions, configs)
     return HTTPResponse(text, content_type="application/json")
 
 
@@ -97,6 +103,15 @@ async def cancel_plan(request: Request, ref: str) -> HTTPResponse:
 @blueprint.get("/orgs/<org>/operations/<operation_id>/cancel-plan")
 async def cancel_plan_of_org(request: Request, org: str, operation_id: str) -> HTTPResponse:
     return await _plan(request, await reads.operation(server(request).db, slug(org, "org"), operation_id))
+
+
+@blueprint.get("/operations/<ref>/explain")
+async def explained(request: Request, ref: str) -> HTTPResponse:
+    """Why it is where it is, and what would move it on. It only looks."""
+    parts = server(request)
+    row = await reads.operation_by_ref(parts.db, ref)
+    found = await explain(parts.engine, row, drives=parts.engine.drives(row["id"]))
+    return answer(present.explanation(found, await fleet.cluster_names(parts.db)))
 
 
 @blueprint.get("/events")

@@ -121,6 +121,10 @@ class Engine(Core):
         self._by_instance[op.instance_id] = op.id
         driver.task = asyncio.get_running_loop().create_task(self._run(driver), name=f"drive {op.id}")
 
+    def drives(self, operation_id: str) -> bool:
+        """Whether this process is at that operation now."""
+        return operation_id in self._drivers
+
     # ---- what is heard
 
     def evidence(self, instance_id: str) -> None:

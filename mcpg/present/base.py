@@ -53,6 +53,7 @@ def transitions(lines: Sequence[Line]) -> list[Transition]:
             Transition(
                 seq=line.seq,
                 at=to_datetime(line.at),
+                at_us=line.at,
                 offset_ms=(line.at - lines[0].at) / 1000,
                 source=line.source,
                 dest=line.dest,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mcpg.machines import TABLES, page
 from mcpg.machines.table import Table
 from mcpg.store import reads
+from mcpg.store.clock import to_datetime
 from mcpg.store.database import Database
-from mcpg.wire.machines import Machine, MachineMove, MachineState, MachineSummary
+from mcpg.wire.machines import Definition, Machine, MachineMove, MachineState, MachineSummary
 
 
 async def machines(db: Database) -> list[MachineSummary]:
@@ -40,6 +43,16 @@ async def machine(db: Database, table: Table) -> Machine:
         name=table.name, definition=table.label, hash=table.definition_hash, title=table.title,
         initial=table.initial.value, final=sorted(table.final_values), failures=sorted(table.failure_values),
         states=states, moves=moves, mermaid=page.mermaid(table), body=table.canonical,
+    )  # fmt: skip
+
+
+def definition(row: dict[str, Any]) -> Definition:
+    """A stored definition; *row* is the store's."""
+    table = TABLES.get(row["machine"])
+    return Definition(
+        hash=row["hash"], definition=f"{row['machine']}@{row['hash'][:12]}", machine=row["machine"],
+        is_current=table is not None and table.definition_hash == row["hash"],
+        first_seen_at=to_datetime(row["first_seen_at"]), body=row["body"],
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from mcpg.store.clock import now_us, to_datetime
 from mcpg.store.database import Database
 from mcpg.store.journal import Line, canonical
 from mcpg.wire.events import EndEvent, FleetEvent, LadderEvent
-from mcpg.wire.operations import Export, Operation
+from mcpg.wire.operations import Export, ExportConfig, ExportInputs, ExportRow, Operation
 
 
 def operation(row: Row, names: dict[str, Row], lines: Sequence[Line] | None = None) -> Operation:
@@ -58,9 +58,26 @@ def fleet_event(line: Line, row: Row) -> FleetEvent:
     return FleetEvent(**ladder_event(line, row["created_at"]).model_dump(), **whose)
 
 
-def export(row: Row, names: dict[str, Row], lines: Sequence[Line], definition: str) -> str:
-    """The one document of an operation, as canonical JSON; *definition* is the text that its last line names by hash."""
-    body = Export(operation=operation(row, names, lines), definition=json.loads(definition))
+def export(
+    row: Row, names: dict[str, Row], lines: Sequence[Line], definitions: dict[str, str], configs: Sequence[Row]
+) -> str:
+    """
+    The one document of an operation, as canonical JSON. *definitions* are the texts that its lines name, by hash; of
+    *configs* only the hashes go out.
+    """
+    asked = {spec.get("config_version") for spec in (row["spec"], row["previous"]) if spec}
+    body = Export(
+        operation=operation(row, names, lines),
+        row=ExportRow(state=row["state"], version=row["version"], head_hash=row["head_hash"]),
+        inputs=ExportInputs(
+            spec=row["spec"], previous=row["previous"],
+            configs=[
+                ExportConfig(version=c["version"], raw_sha256=c["raw_sha256"], rendered_sha256=c["rendered_sha256"])
+                for c in sorted(configs, key=lambda c: int(c["version"])) if c["version"] in asked
+            ],
+        ),
+        definitions={digest: json.loads(text) for digest, text in definitions.items()},
+    )  # fmt: skip
     return canonical(body.model_dump(mode="json")) + "\n"
 
 

@@ -11,11 +11,12 @@ class Transition(Body):
     """
     One journal line. `offset_ms` counts from the operation's first line; `in_state_ms` is how long the operation then
     stayed in `dest`, null while it is still there. `source` is "" in the first line. `attempt` is set in a `retry` line: which
-    attempt it was that failed, 1 for the first.
+    attempt it was that failed, 1 for the first. `at_us` is `at` in microseconds since the epoch, as the line's hash has it.
     """
 
     seq: int
     at: Time
+    at_us: int = 0
     offset_ms: float
     source: str
     dest: str
@@ -104,13 +105,40 @@ class SteerRequest(BaseModel):
     reason: Annotated[str, Field(max_length=400, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
 
+class ExportRow(Body):
+    """The present of an operation: what its lines must add up to."""
+
+    state: str
+    version: int
+    head_hash: str
+
+
+class ExportConfig(Body):
+    """A published config by its hashes. Its text may hold secrets and stays in the control plane."""
+
+    version: int
+    raw_sha256: str
+    rendered_sha256: str
+
+
+class ExportInputs(Body):
+    """What was asked: the spec, what an update goes back to, and the configs that either names."""
+
+    spec: dict[str, Any]
+    previous: dict[str, Any] | None = None
+    configs: list[ExportConfig] = []
+
+
 class Export(Body):
     """
-    GET /v1/operations/:id/export: the operation with its history, and the definition that its last line was made by.
+    GET /v1/operations/:id/export: the operation with every line, each definition that made one of them, by hash, the row
+    they lead to, and what was asked. Enough to replay it anywhere, without a server.
 
     Sent as canonical JSON (sorted keys, no spaces): of a finished operation always the same bytes.
     """
 
-    format: str = "mcpg-operation/1"
+    format: str = "mcpg-operation/2"
     operation: Operation
-    definition: dict[str, Any]
+    row: ExportRow
+    inputs: ExportInputs
+    definitions: dict[str, dict[str, Any]]

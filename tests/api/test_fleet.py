@@ -96,10 +96,24 @@ async def test_the_export_of_a_finished_operation_is_always_the_same_bytes(plane
     assert (await plane.client.get(path)).content == first
     document = json.loads(first)
     assert first == json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
-    assert document["format"] == "mcpg-operation/1"
+    assert document["format"] == "mcpg-operation/2"
     assert document["operation"] == await plane.operation(operation)
-    text = json.dumps(document["definition"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    [(digest, definition)] = document["definitions"].items()
+    text = json.dumps(definition, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert {t["definition"] for t in document["operation"]["history"]} == {hashlib.sha256(text.encode()).hexdigest()}
+    assert {digest} == {t["definition"] for t in document["operation"]["history"]}
+    last = document["operation"]["history"][-1]
+    assert document["row"] == {"state": "ready", "version": last["seq"], "head_hash": last["hash"]}
+
+
+async def test_an_export_holds_no_text_of_a_config(plane: Plane) -> None:
+    """A config may hold secrets: its hashes say which it was."""
+    config = (await plane.publish("edge-1", config="upstreams: []\n# canary-5ecret\n"))[-1]
+    path = f"/v1/operations/{config['operation_id']}/export"
+    document = (await plane.client.get(path)).text
+    assert "canary" not in document
+    [found] = json.loads(document)["inputs"]["configs"]
+    assert (found["version"], len(found["raw_sha256"]), len(found["rendered_sha256"])) == (1, 64, 64)
 
 
 # ---- the events of all

@@ -1,0 +1,317 @@
+"""
+Why an operation is where it is: what it waits for and what of that was seen, which moves there are and which guard says
+no, who drives it, and when nobody does, why. Read from its definition, its row, its lines and the evidence.
+
+It only looks: nothing is probed, moved or written, so asking never changes the answer. Called by mcpg/api/operations.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcpg.engine import effects
+from mcpg.engine.core import Core
+from mcpg.engine.operation import Operation
+from mcpg.machines import enrolment
+from mcpg.machines.table import Facts, Owner, Table, Wait, Work
+from mcpg.store import reads, verify
+from mcpg.store.journal import LEASE_S, Line
+
+Row = dict[str, Any]
+_BY_PEOPLE = {"resume": "operation resume", "cancel": "operation cancel", "superseded": "a delete of the gateway"}
+_BY_PEOPLE["supersede"] = "a publish or a delete of the gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSeen:
+    """What is known of one replica of the gateway. `is_there`: nothing more is waited for from it, as far as was seen."""
+
+    replica: int
+    is_there: bool
+    words: str
+    agent_id: str = ""
+    since: int | None = None  # microseconds: since when it is so
+
+
+@dataclass(frozen=True, slots=True)
+class MoveSeen:
+    """One move from the state it is in. `holds`: what its guard says of `facts` now; None when that cannot be said here."""
+
+    event: str
+    dest: str
+    by: str
+    guard: str
+    holds: bool | None
+    why: str
+
+
+@dataclass(slots=True)
+class Explained:
+    """`row` and `lines` are what it was read from; times in microseconds."""
+
+    row: Row
+    lines: list[Line]
+    now: int
+    kind: str = ""  # of the rest: work, wait, owner, final, unknown
+    waits_for: str = ""
+    seen: str = ""
+    replicas: list[ReplicaSeen] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    moves: list[MoveSeen] = field(default_factory=list)
+    lease: str = ""
+    lease_here: bool = False
+    attempts: int = 0
+    last_failure: str = ""
+    paused: list[str] = field(default_factory=list)
+    blocked: list[str] = field(default_factory=list)
+    next: list[str] = field(default_factory=list)
+
+
+async def explain(engine: Core, row: Row, *, drives: bool) -> Explained:
+    """*row* is the operation's, *drives* whether this process is at it now."""
+    lines = [line for line in await reads.history(engine.db, row["id"]) if line.seq <= row["version"]]
+    op = Operation.of(row)
+    found = Explained(row, lines, engine.clock(), attempts=row["attempt"])
+    table = op.table
+    found.last_failure = next((x.reason for x in reversed(lines) if x.event == "retry"), "") if row["attempt"] else ""
+    if op.state not in {s.value for s in table.states}:
+        found.kind = "unknown"
+        found.blocked = [_of_another_version(op, table, lines)]
+        found.next = [f"mcpg-ctl operation replay {op.id}", f"mcpg-ctl machine show {table.name}"]
+        return found
+    rest = table.rests.get(table.states(op.state))
+    if rest is None:
+        found.kind = "final"
+        found.next = _after_the_end(op, table)
+        return found
+    if not isinstance(rest, Owner) or op.state == "paused":
+        found.replicas = await _replicas(engine, op)
+        found.facts, asked = await _facts(engine, op, found.replicas)
+    else:
+        asked = False
+    facts = table.facts(**found.facts)
+    match rest:
+        case Work():
+            found.kind, found.waits_for = "work", f"the engine: {rest.effect}"
+        case Wait():
+            found.kind, found.waits_for = "wait", rest.for_
+            found.seen = _counted(op, found.facts)
+        case Owner():
+            found.kind, found.waits_for = "owner", rest.who
+    found.moves = [_move(table, m, facts, is_asked=asked, rest=rest) for m in table.moves if m.source.value == op.state]
+    found.lease, found.lease_here, alive = await _lease(engine, row, table, found.now)
+    if op.state in table.driven:
+        found.blocked = await _blocked(engine, op, table, row, found, drives=drives, is_held=alive)
+    elif op.state == "paused":
+        found.paused = _paused(op, found)
+    found.next = _next(op, found)
+    return found
+
+
+def _of_another_version(op: Operation, table: Table, lines: list[Line]) -> str:
+    made_by = lines[-1].definition[:12] if lines else "unknown"
+    return (
+        f"{op.state} is no state of {table.label}, which this version runs; its last line was made by"
+        f" {table.name}@{made_by}: run that version again, or one that knows the state"
+    )
+
+
+def _after_the_end(op: Operation, table: Table) -> list[str]:
+    if op.state in table.failure_values:
+        return [f"mcpg-ctl operation show {op.id}", f"mcpg-ctl operation retry {op.id}"]
+    return [f"mcpg-ctl operation show {op.id}", f"mcpg-ctl operation replay {op.id}"]
+
+
+# ---- evidence
+
+
+async def _replicas(engine: Core, op: Operation) -> list[ReplicaSeen]:
+    """Each replica that is wanted, and one that ended."""
+    agents = {a["replica"]: a for a in await reads.agents(engine.db, op.instance_id)}
+    wanted = 0 if op.machine == "teardown" else int(op.spec.get("replicas", 0))
+    numbers = sorted({*range(1, wanted + 1), *(n for n in agents if op.machine == "teardown")})
+    ended = engine.exits.get(op.instance_id)
+    out = []
+    for number in numbers:
+        if ended is not None and ended.replica == number:
+            out.append(ReplicaSeen(number, False, f"its process (pid {ended.pid}) ended: {ended}"))
+            continue
+        agent = agents.get(number)
+        if op.machine == "teardown":
+            assert agent is not None  # noqa: S101 - the numbers are its agents'
+            is_open = engine.fleet.is_live(agent["id"])
+            words = "its stream is still open" if is_open else f"gone: {agent['reason'] or agent['state']}"
+            out.append(ReplicaSeen(number, not is_open, words, agent["id"], agent["updated_at"]))
+        else:
+            out.append(_replica(engine, op, number, agent))
+    return out
+
+
+def _replica(engine: Core, op: Operation, number: int, agent: Row | None) -> ReplicaSeen:
+    if agent is None:
+        return ReplicaSeen(number, False, "has not enrolled")
+    wanted, name = str(op.spec.get("config_hash", "")), agent["id"]
+    if agent["rejected_hash"] and agent["rejected_hash"] == wanted:
+        words = f"refused config {wanted[:6]}: {agent['config_error']}"
+        return ReplicaSeen(number, False, words, name, agent["updated_at"])
+    if agent["state"] == enrolment.State.ENROLLING.value:
+        return ReplicaSeen(number, False, "has not connected since enrolment", name, agent["created_at"])
+    elsewhere = agent["session_epoch"] not in (None, engine.epoch)
+    if agent["state"] != enrolment.State.ONLINE.value or not (engine.fleet.is_live(name) or elsewhere):
+        words = f"is {agent['state']}: no channel is open" + (f" ({agent['reason']})" if agent["reason"] else "")
+        return ReplicaSeen(number, False, words, name, agent["last_seen_at"] or agent["updated_at"])
+    if agent["active_hash"] != wanted:
+        other = f", it runs {agent['active_hash'][:6]}" if agent["active_hash"] else ""
+        words = f"connected, has not acknowledged config {wanted[:6]}{other}"
+        return ReplicaSeen(number, False, words, name, agent["updated_at"])
+    return ReplicaSeen(number, True, f"acknowledged {wanted[:6]}", name, agent["updated_at"])
+
+
+async def _facts(engine: Core, op: Operation, replicas: list[ReplicaSeen]) -> tuple[dict[str, Any], bool]:
+    """
+    What the guards would be given, as far as it is known without asking anybody; and whether that is all of it: who
+    answers is found out by a probe, which is not made here.
+    """
+    instance = await reads.find_instance(engine.db, op.instance_id) or {}
+    observes = engine.provisioner is not None and engine.provisioner.observes
+    known = {
+        "replicas": int(op.spec.get("replicas", 0)),
+        "enrolled": sum(bool(r.agent_id) and ("acknowledged" in r.words or "connected," in r.words) for r in replicas),
+        "active": sum(r.is_there for r in replicas),
+        "rolled": int(instance.get("rolled") or 0),
+        "cancelled": op.cancelled,
+        "paused_in": op.paused_in,
+        "evidence": observes,
+        "connected": sum(not r.is_there for r in replicas) if op.machine == "teardown" else 0,
+    }
+    fields = {f.name for f in dataclasses.fields(op.table.facts)}
+    return {k: v for k, v in known.items() if k in fields}, "answering" not in fields or not observes
+
+
+def _counted(op: Operation, facts: dict[str, Any]) -> str:
+    if op.machine == "teardown":
+        return f"{facts.get('connected', 0)} agent stream(s) still open"
+    if not facts.get("evidence", True):
+        return "nothing to observe: the no-op provisioner"
+    wanted, hash_ = facts.get("replicas", 0), str(op.spec.get("config_hash", ""))[:6]
+    return f"{facts.get('enrolled', 0)} of {wanted} enrolled, config {hash_} active on {facts.get('active', 0)} of {wanted}"
+
+
+# ---- moves
+
+
+def _move(table: Table, move: Any, facts: Facts, *, is_asked: bool, rest: Work | Wait | Owner) -> MoveSeen:
+    event, guard = move.event.value, move.guard
+    late = getattr(rest, "late", None)
+    if event in _BY_PEOPLE:
+        by = _BY_PEOPLE[event]
+    elif late is not None and move.event is late:
+        by = "its deadline"
+    else:
+        by = "the engine"
+    if guard is None:
+        return MoveSeen(event, move.dest.value, by, "", True, "")
+    text = json.dumps(facts.as_json(), sort_keys=True)
+    if guard(facts):
+        return MoveSeen(event, move.dest.value, by, guard.__name__, True, text)
+    if not is_asked and guard(_answering(facts)):
+        return MoveSeen(event, move.dest.value, by, guard.__name__, None, f"{text}; its endpoints were not asked here")
+    return MoveSeen(event, move.dest.value, by, guard.__name__, False, text)
+
+
+def _answering(facts: Facts) -> Facts:
+    """*facts*, if everybody who could answer did."""
+    known: Any = facts
+    answering: Facts = dataclasses.replace(known, answering=known.active)
+    return answering
+
+
+# ---- who drives it
+
+
+async def _lease(engine: Core, row: Row, table: Table, now: int) -> tuple[str, bool, bool]:
+    """In words, whether it is ours, and whether somebody holds it who is alive."""
+    owner, until = row["lease_owner"], row["lease_until"]
+    if owner is None:
+        needed = row["state"] in table.working
+        return ("nobody holds it" if needed else "none needed in this state"), False, False
+    left = (until or 0) - now
+    when = f"for another {left / 1e6:.0f} s" if left > 0 else f"until {-left / 1e6:.0f} s ago"
+    if owner == engine.epoch:
+        return f"this control plane ({owner}), {when}", True, True
+    holder = await verify.replica_of(engine.db, owner)
+    if holder is None:
+        return f"a start of a control plane that is over ({owner}), {when}", False, False
+    silent = (now - holder["seen_at"]) / 1e6
+    name = f"{holder['id']} on {holder['host']} (pid {holder['pid']}, {owner})"
+    is_alive = left > 0 and silent < LEASE_S
+    return f"{name}, {when}" + ("" if silent < LEASE_S else f"; silent for {silent:.0f} s"), False, is_alive
+
+
+async def _blocked(
+    engine: Core, op: Operation, table: Table, row: Row, found: Explained, *, drives: bool, is_held: bool
+) -> list[str]:
+    """Why nothing moves it on though something should; nothing when somebody does."""
+    out = []
+    if found.lines and found.lines[-1].definition != table.definition_hash:
+        out.append(
+            f"its last line was made by {table.name}@{found.lines[-1].definition[:12]}, and this version runs {table.label}:"
+            " it goes on by the new one from the state it is in"
+        )
+    if engine.provisioner is None and not drives:
+        alive = await verify.provisioners_since(engine.db, found.now - int(LEASE_S * 1e6))
+        if not [p for p in alive if p not in ("", "none")]:
+            out.append("no control plane with a provisioner runs: this one was started with --provisioner none")
+        else:
+            out.append("this control plane has no provisioner (--provisioner none): another one drives it")
+        return out
+    if drives or found.lease_here:
+        return out
+    until = (row["lease_until"] or 0) - found.now
+    if row["lease_owner"] is not None and not is_held:
+        if until > 0:
+            out.append(f"whoever held it is gone: it is taken over when the lease ends, in {until / 1e6:.0f} s")
+        else:
+            out.append("whoever held it is gone, and the lease is over: the next sweep takes it")
+    elif row["lease_owner"] is None:
+        out.append("nobody drives it here: the next sweep takes it")
+    return out
+
+
+# ---- what a person can do
+
+
+def _paused(op: Operation, found: Explained) -> list[str]:
+    """Why it is paused, and where each way out leads."""
+    paused_by = next((x for x in reversed(found.lines) if x.dest == op.state and x.source != op.state), None)
+    out = []
+    if paused_by is not None:
+        out.append(f"it paused in {paused_by.source} on {paused_by.event}: {paused_by.reason or 'no reason was given'}")
+    resumed = next((m for m in found.moves if m.event == "resume" and m.holds), None)
+    if resumed is not None:
+        out.append(f"resume goes back to {resumed.dest}, with a fresh deadline")
+    cancel = next((m for m in found.moves if m.event == "cancel"), None)
+    if cancel is not None:
+        plan = effects.undo_plan(op, [x.dest for x in found.lines])
+        undo = f": it takes back what was done ({', '.join(plan)})" if plan else ""
+        out.append(f"cancel leads to {cancel.dest}{undo}")
+    return out
+
+
+def _next(op: Operation, found: Explained) -> list[str]:
+    events = {m.event for m in found.moves}
+    out = []
+    if any("--provisioner none" in words and "no control plane" in words for words in found.blocked):
+        out.append("mcpg-ctl serve --provisioner local")
+    if op.state == "paused":
+        out += [f"mcpg-ctl operation resume {op.id}"] if "resume" in events else []
+    else:
+        out.append(f"mcpg-ctl operation attach {op.id}")
+    if any(not r.is_there for r in found.replicas) and op.machine != "teardown":
+        out.append(f"mcpg-ctl instance show {op.instance_id}")
+    if "cancel" in events:
+        out.append(f"mcpg-ctl operation cancel {op.id} --plan")
+    return out

@@ -1,0 +1,125 @@
+"""
+Reads of those who check and explain: the whole journal in pages, rows that contradict each other, who holds a lease.
+
+Constant SQL on the read-only connection, a page at a time, so that nobody else waits for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcpg.machines.chain import Entry
+from mcpg.store.database import Database, Row
+
+# One statement sees one moment: a line and the row it leads to are never compared across a commit.
+_PAGE = """
+SELECT j.machine, j.subject, j.seq, j.event, j.source, j.dest, j.actor, j.reason, j.facts, j.data, j.definition, j.prev_hash,
+  j.hash, j.at, COALESCE(o.state, a.state, c.state) AS row_state, COALESCE(o.version, a.version, c.version) AS row_version,
+  COALESCE(o.head_hash, a.head_hash, c.head_hash) AS row_head,
+  CASE WHEN o.id IS NOT NULL THEN 'operation' WHEN a.id IS NOT NULL THEN 'agent' WHEN c.id IS NOT NULL THEN 'cluster'
+    ELSE '' END AS row_table, COALESCE(o.machine, '') AS row_machine
+FROM journal j LEFT JOIN operation o ON o.id=j.subject LEFT JOIN agent a ON a.id=j.subject
+  LEFT JOIN cluster c ON c.id=j.subject
+WHERE (j.subject, j.seq) > (?, ?) ORDER BY j.subject, j.seq LIMIT ?
+"""
+
+
+async def page(db: Database, subject: str, seq: int, limit: int) -> list[Row]:
+    """The journal after (*subject*, *seq*), by subject and then in order, each line with the row it belongs to."""
+    return await db.many(_PAGE, subject, seq, limit)
+
+
+def entry_of(row: Row) -> Entry:
+    """A line as it is stored, its JSON as text."""
+    return Entry(
+        row["machine"], row["seq"], row["event"], row["source"], row["dest"], row["actor"], row["reason"], row["facts"],
+        row["data"], row["definition"], row["prev_hash"], row["hash"], row["at"],
+    )  # fmt: skip
+
+
+_HISTORIES = """
+SELECT j.machine, j.subject, j.seq, j.event, j.source, j.dest, j.actor, j.reason, j.facts, j.data, j.definition, j.prev_hash,
+  j.hash, j.at, COALESCE(o.state, a.state, c.state, '') AS row_state, COALESCE(o.name, c.name, '') AS row_name
+FROM journal j LEFT JOIN operation o ON o.id=j.subject LEFT JOIN agent a ON a.id=j.subject
+  LEFT JOIN cluster c ON c.id=j.subject
+WHERE (j.subject, j.seq) > (?, ?) AND j.machine=? ORDER BY j.subject, j.seq LIMIT ?
+"""
+
+
+async def page_of(db: Database, machine: str, subject: str, seq: int, limit: int) -> list[Row]:
+    """As `page`, of one machine alone, with the state of the row."""
+    return await db.many(_HISTORIES, subject, seq, machine, limit)
+
+
+async def subjects_of(db: Database, machine: str) -> int:
+    """How many subjects a machine has."""
+    row = await db.many("SELECT count(*) AS number FROM journal WHERE machine=? AND seq=1", machine)
+    return int(row[0]["number"])
+
+
+async def definitions(db: Database) -> dict[str, str]:
+    """Every definition that ever wrote a line here, by hash."""
+    return {r["hash"]: r["body"] for r in await db.rows("SELECT hash, body FROM definition")}
+
+
+async def stored_definitions(db: Database) -> list[Row]:
+    """The same with machine and when each was first seen, the newest last."""
+    return await db.rows(
+        "SELECT hash, machine, body, first_seen_at FROM definition ORDER BY machine, first_seen_at, hash"
+    )
+
+
+_SILENT = {
+    table: f"SELECT r.id, r.state, r.version FROM {table} r WHERE r.id > ?"  # noqa: S608 - one of three names
+    " AND NOT EXISTS (SELECT 1 FROM journal j WHERE j.subject=r.id) ORDER BY r.id LIMIT ?"
+    for table in ("operation", "agent", "cluster")
+}
+_TOTALS = """
+SELECT c.id, c.name, c.gateways_used, c.cpu_millicores_used, c.memory_bytes_used,
+  CAST(COALESCE(SUM(r.places),0) AS BIGINT) AS places, CAST(COALESCE(SUM(r.cpu_millicores),0) AS BIGINT) AS cpu,
+  CAST(COALESCE(SUM(r.memory_bytes),0) AS BIGINT) AS memory
+FROM cluster c LEFT JOIN reservation r ON r.cluster_id=c.id
+GROUP BY c.id, c.name, c.gateways_used, c.cpu_millicores_used, c.memory_bytes_used ORDER BY c.id
+"""
+_CROSS = {  # what must never be, each with the id it is about and what to say of it
+    "reservation": "SELECT r.instance_id AS id, 'holds room in cluster '||r.cluster_id||CASE WHEN i.id IS NULL"
+    " THEN ', and there is no such instance' ELSE ', and is deleted' END AS words FROM reservation r"
+    " LEFT JOIN instance i ON i.id=r.instance_id WHERE i.id IS NULL OR i.deleted_at IS NOT NULL ORDER BY r.instance_id LIMIT ?",
+    "placement": "SELECT r.instance_id AS id, 'holds room in cluster '||r.cluster_id||CASE WHEN c.id IS NULL"
+    " THEN ', which does not exist' ELSE ', which is '||c.state END AS words FROM reservation r"
+    " LEFT JOIN cluster c ON c.id=r.cluster_id WHERE c.id IS NULL OR c.state='decommissioned' ORDER BY r.instance_id LIMIT ?",
+    "occupation": "SELECT i.id, 'is occupied by '||i.operation_id||CASE WHEN o.id IS NULL THEN ', which does not exist'"
+    " ELSE ', which is over' END AS words FROM instance i LEFT JOIN operation o ON o.id=i.operation_id"
+    " WHERE i.operation_id IS NOT NULL AND (o.id IS NULL OR o.finished_at IS NOT NULL) ORDER BY i.id LIMIT ?",
+    "operation": "SELECT o.id, 'is '||o.state||', and '||COALESCE('its gateway is occupied by '||i.operation_id,"
+    " 'its gateway is occupied by nobody') AS words FROM operation o LEFT JOIN instance i ON i.id=o.instance_id"
+    " WHERE o.finished_at IS NULL AND (i.operation_id IS NULL OR i.operation_id!=o.id) ORDER BY o.id LIMIT ?",
+    "lease": "SELECT o.id, 'is over, and leased to '||o.lease_owner AS words FROM operation o"
+    " WHERE o.finished_at IS NOT NULL AND o.lease_owner IS NOT NULL ORDER BY o.id LIMIT ?",
+}
+
+
+async def without_lines(db: Database, table: str, limit: int) -> list[Row]:
+    """Rows of *table* that have no history at all."""
+    return await db.many(_SILENT[table], "", limit)
+
+
+async def totals(db: Database) -> list[Row]:
+    """Every cluster's counters, and what the reservations in it add up to, as of one moment."""
+    return await db.many(_TOTALS)
+
+
+async def contradictions(db: Database, limit: int) -> list[tuple[str, str, str]]:
+    """Rows that contradict each other: what kind, whose, and in words."""
+    return [(kind, r["id"], r["words"]) for kind, sql in _CROSS.items() for r in await db.many(sql, limit)]
+
+
+async def replica_of(db: Database, epoch: str) -> Row | None:
+    """The control plane whose start that was; None for a start before its last."""
+    return await db.one("SELECT * FROM replica WHERE epoch=?", epoch)
+
+
+async def provisioners_since(db: Database, at: int) -> list[str]:
+    """The provisioners of every control plane that was heard since *at*."""
+    found: list[Any] = await db.rows("SELECT DISTINCT provisioner FROM replica WHERE seen_at>=?", at)
+    return [r["provisioner"] for r in found]
