@@ -295,7 +295,8 @@ def _paused(op: Operation, found: Explained) -> list[str]:
         out.append(f"resume goes back to {resumed.dest}, with a fresh deadline")
     cancel = next((m for m in found.moves if m.event == "cancel"), None)
     if cancel is not None:
-        plan = effects.undo_plan(op, [x.dest for x in found.lines])
+        known = {s.value for s in op.table.states}  # a line of another version may name others
+        plan = effects.undo_plan(op, [x.dest for x in found.lines if x.dest in known])
         undo = f": it takes back what was done ({', '.join(plan)})" if plan else ""
         out.append(f"cancel leads to {cancel.dest}{undo}")
     return out
