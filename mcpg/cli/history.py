@@ -120,13 +120,45 @@ def _rows(lines: list[dict[str, Any]]) -> Iterable[tuple[str, ...]]:
 
 
 def tail(operation: Operation) -> Iterable[str]:
-    """The last lines of one operation: its error, and the machine that ran it."""
+    """The last lines of one operation: its error, the machine that ran it, whether its chain holds, where its time went."""
     if operation.get("error"):
         yield f"  error {render.clean(operation['error'])}"
-    count = operation.get("transitions", len(operation.get("history") or []))
-    counts = f"{count} transition{'' if count == 1 else 's'}"
+    lines: list[dict[str, Any]] = operation.get("history") or []
+    retries = sum(each.get("event") == "retry" for each in lines)
+    many = counts(operation.get("transitions", len(lines)), retries)
     definition = f"definition {operation.get('definition') or '?'}"
-    yield f"  {render.clean(definition)} · {counts}{'' if not operation.get('running') else ', still running'}"
+    words = [render.clean(definition), *([chain(operation, lines)] if lines else []), many]
+    yield f"  {' · '.join(words)}{'' if not operation.get('running') else ', still running'}"
+    totals: dict[str, float] = {}
+    for each in lines:
+        if each.get("in_state_ms") is not None:
+            state = str(each.get("dest") or "")
+            totals[state] = totals.get(state, 0.0) + float(each["in_state_ms"])
+    yield from spent(totals)
+
+
+def counts(transitions: int, retries: int) -> str:
+    """`5 transitions, 0 retries`."""
+    return f"{transitions} transition{'s' * (transitions != 1)}, {retries} retr{'y' if retries == 1 else 'ies'}"
+
+
+def spent(totals: dict[str, float]) -> Iterable[str]:
+    """Where the time went: milliseconds by state, as one line; none where nothing has been left yet."""
+    if totals:
+        each = (f"{render.clean(state)} {render.took(ms)}" for state, ms in totals.items())
+        yield f"  {render.took(sum(totals.values()))} in all: {' · '.join(each)}"
+
+
+def chain(operation: Operation, lines: list[dict[str, Any]]) -> str:
+    """Whether each line holds the hash of the one before it, worked out here and not taken from the server."""
+    from mcpg.machines.chain import broken, entry
+
+    try:
+        found = [entry(str(operation.get("machine", "")), each) for each in lines]
+    except (KeyError, TypeError):  # of a control plane that does not say all that a hash covers
+        return "chain not checked"
+    at = broken(str(operation.get("id", "")), found)
+    return f"chain broken at {at}" if at else "chain ok"
 
 
 def _step(step: dict[str, Any]) -> tuple[str, ...]:

@@ -9,19 +9,24 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from mcpg.wire import clusters, events, fleet, gateways, local, machines, operations
+from mcpg.wire import audit, clusters, events, explain, fleet, gateways, local, machines, operations
 
 _TYPES: Final[tuple[type[BaseModel], ...]] = (
+    audit.Audit,
+    audit.Replay,
     clusters.Cluster,
     clusters.ClusterHealth,
     events.FleetEvent,
     events.LadderEvent,
+    explain.Explanation,
     fleet.Instance,
     fleet.Token,
     fleet.TokenStatus,
     gateways.DryRun,
     machines.Machine,
+    machines.MachineDiff,
     machines.MachineSummary,
+    machines.UpgradeReport,
     operations.CancelPlan,
     operations.Export,
     operations.Operation,

@@ -6,13 +6,14 @@ To add a command: write its function, append one `Command` to its group here; he
 Nothing but the shapes of table.py is imported, because `--help` and `--version` must cost no more than Python itself.
 """
 
-from mcpg.cli.commands import fleet, here, local, operations, provision, session
+from mcpg.cli.commands import audit, fleet, here, local, operations, provision, session
 from mcpg.cli.table import Command
 
 COMMANDS: tuple[Command, ...] = (
     *local.COMMANDS,
     *provision.COMMANDS,
     *operations.COMMANDS,
+    *audit.COMMANDS,
     *fleet.COMMANDS,
     *session.COMMANDS,
     *here.COMMANDS,
@@ -25,6 +26,7 @@ GROUPS = {
     "cluster": "where gateways run: capacity, health, drain",
     "token": "enrolment tokens of an environment",
     "machine": "the state machines that everything moves by",
+    "audit": "the past held against the present",
     "auth": "who this machine is signed in as",
     "context": "stored sets of defaults: which control plane, which place in it",
     "config": "settings, and where each value comes from",

@@ -161,6 +161,50 @@ COMMANDS: tuple[Command, ...] = (
         positional=("id",),
     ),
     Command(
+        "operation explain",
+        "mcpg.cli.why:explain",
+        "why an operation is where it is, and what would move it on",
+        about="What it waits for and what was seen of that, which moves there are and which guard says no, who drives it and"
+        " when nobody does, why.",
+        examples=("mcpg-ctl operation explain op-7f2e", "mcpg-ctl operation explain op-7f2e -o json"),
+        options=(_ID, *CLIENT),
+        required=("id",),
+        positional=("id",),
+        shape="Explanation",
+    ),
+    Command(
+        "operation replay",
+        "mcpg.cli.replaying:replay",
+        "fold a history through its definition: does every line follow from the last",
+        about="Of an operation of the control plane, or of an export in a FILE or on stdin (-), which needs none. Checks order,"
+        " times, every move and guard against the facts it saw, and the chain of hashes; exit 1 at the first line that"
+        " does not follow.",
+        examples=(
+            "mcpg-ctl operation replay op-7f2e",
+            "mcpg-ctl operation replay op-7f2e.json --until 3",
+            "mcpg-ctl operation export op-7f2e | mcpg-ctl operation replay - -o json",
+            "mcpg-ctl operation replay op-7f2e --definition provision.json",
+        ),
+        options=(
+            Option(
+                "--id", "the operation, the beginning of its id, FILE, or -", metavar="ID|FILE|-", names="operation"
+            ),
+            Option(
+                "--until",
+                "stop after this line, and say what it was then",
+                kind="int",
+                metavar="N",
+                default=None,
+                low=1,
+            ),
+            Option("--definition", "judge it by the definition in this file instead", kind="path", metavar="FILE"),
+            *CLIENT,
+        ),
+        required=("id",),
+        positional=("id",),
+        shape="Replay",
+    ),
+    Command(
         "machine list",
         "mcpg.cli.machine:index",
         "the state machines of this control plane",
@@ -181,5 +225,41 @@ COMMANDS: tuple[Command, ...] = (
         required=("name",),
         positional=("name",),
         shape="Machine",
+    ),
+    Command(
+        "machine diff",
+        "mcpg.cli.upgrades:diff",
+        "two definitions side by side, and whose rest would notice",
+        about="Each is a machine's name (what runs now), name@hash or a hash (what ever ran), or a FILE. Two files need no"
+        " control plane.",
+        examples=(
+            "mcpg-ctl machine diff provision provision.json",
+            "mcpg-ctl machine diff provision@b61f0c9a21de provision",
+        ),
+        options=(
+            Option("--before", "the definition to start from", metavar="NAME|HASH|FILE", names="machine"),
+            Option("--after", "the definition to compare it with", metavar="NAME|HASH|FILE", names="machine"),
+            *CLIENT,
+        ),
+        required=("before", "after"),
+        positional=("before", "after"),
+        shape="MachineDiff",
+    ),
+    Command(
+        "machine upgrade",
+        "mcpg.cli.upgrades:upgrade",
+        "what another definition would make of every operation, live and recorded",
+        about="Judges every history by the definition in FILE, else by each that this mcpg-ctl ships: replayable as it is,"
+        " another path from some line on, or stuck in a state without a way out. Changes nothing. Exit 1 when a live"
+        " operation would be stuck.",
+        examples=("mcpg-ctl machine upgrade", "mcpg-ctl machine upgrade --check provision.json -o json"),
+        options=(
+            Option(
+                "--check", "the definition to judge by; default: all of this mcpg-ctl's", kind="path", metavar="FILE"
+            ),
+            *CLIENT,
+        ),
+        positional=("check",),
+        shape="UpgradeReport[]",
     ),
 )
