@@ -87,7 +87,8 @@ def _page(found: dict[str, Any], width: int | None) -> Iterator[str]:
             for each in shown
         ]
         yield from render.columns([_HEAD, *rows], width=width)
-    looked = f"{found['lines']} lines of {found['subjects']} histories"
+    many = "history" if found["subjects"] == 1 else "histories"
+    looked = f"{found['lines']} lines of {found['subjects']} {many}"
     if found["ok"]:
         yield f"✓ {looked}: every chain holds, every row is what its lines add up to"
     else:

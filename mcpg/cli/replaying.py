@@ -220,7 +220,8 @@ def _page(operation: dict[str, Any], found: dict[str, Any], fold: Fold, width: i
         yield f"    can move  {can}"
     else:
         yield f"  ✓ every line follows from the one before it; it is {render.clean(found['state'])}, as its row says"
-    guards = f"{found['guards_checked']} guards held against their facts"
+    many = found["guards_checked"]
+    guards = f"{many} guard{'s' * (many != 1)} held against their facts"
     if found["guards_unchecked"]:
         guards += f", {found['guards_unchecked']} not checked (not this version's)"
     made_by = f"definition {', '.join(map(render.clean, found['definitions'])) or '?'}"

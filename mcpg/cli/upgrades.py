@@ -162,7 +162,8 @@ def _verdicts(found: list[dict[str, Any]], width: int | None) -> Iterator[str]:
         mark = "✗" if is_bad else "✓" if not report["differs"] and not report["stuck"] else "!"
         same = report["before"] == report["after"]
         names = report["after"] if same else f"{report['before']} → {report['after']}"
-        words = f"{report['subjects']} histories, {report['live']} live: {report['replayable']} replayable"
+        many = "history" if report["subjects"] == 1 else "histories"
+        words = f"{report['subjects']} {many}, {report['live']} live: {report['replayable']} replayable"
         words += f", {report['differs']} would have gone another way" if report["differs"] else ""
         words += f", {report['stuck']} stuck ({report['live_stuck']} live)" if report["stuck"] else ""
         yield f"{mark} {render.clean(names)}  {words}"

@@ -53,12 +53,16 @@ def _from(rules: Rules, state: str) -> list[Move]:
 
 
 def _words(move: Move) -> str:
-    source, event, guard, dest = move
-    return f"{source} → {dest} on {event}" + (f" when {guard}" if guard else "")
+    source, event, _, dest = move
+    return f"{source} → {dest} on {event}"
+
+
+def _when(move: Move) -> str:
+    return move[2] or "always"
 
 
 def _added(move: Move) -> Change:
-    return Change("move", "added", _words(move), "", _words(move), (move[0],))
+    return Change("move", "added", _words(move), "", _when(move), (move[0],))
 
 
 def _ends(state: str, a: Rules, b: Rules) -> list[Change]:
@@ -78,15 +82,14 @@ def _moves(state: str, a: Rules, b: Rules) -> list[Change]:
     for old in gone:
         same = next((m for m in new if (m[1], m[3]) == (old[1], old[3])), None)
         if same is None:
-            out.append(Change("move", "removed", _words(old), _words(old), "", (state,)))
+            out.append(Change("move", "removed", _words(old), _when(old), "", (state,)))
         else:
             new.remove(same)
-            what = f"{old[0]} → {old[3]} on {old[1]}"
-            out.append(Change("guard", "changed", what, old[2] or "always", same[2] or "always", (state,)))
+            out.append(Change("guard", "changed", _words(old), _when(old), _when(same), (state,)))
     out += [_added(move) for move in new]
     if not out:  # the same rows: asked in another order, they may lead elsewhere
         for event in dict.fromkeys(e for _, e, _, _ in before):
-            asked = [[f"{m[2] or 'always'}: {m[3]}" for m in found if m[1] == event] for found in (before, after)]
+            asked = [[f"{_when(m)}: {m[3]}" for m in found if m[1] == event] for found in (before, after)]
             if asked[0] != asked[1]:
                 what = f"what {event} asks first in {state}"
                 out.append(Change("order", "changed", what, ", ".join(asked[0]), ", ".join(asked[1]), (state,)))

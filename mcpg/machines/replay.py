@@ -247,14 +247,8 @@ class Fold:
                     elif goes != dest:
                         return self._stop(number, "dest", goes, dest, f"{event} leads from {source} to {goes}")
                     if when < at:
-                        why = f"it is {(at - when) / 1e6:g} s before the last"
+                        why = f"it is {(at - when) / 1e6:.3f} s before the last"
                         return self._stop(number, "time", f"{at} or later", str(when), why)
-                    if source in times:
-                        times[source] += when - at
-                    else:
-                        times[source] = when - at
-                    if event == RETRY:
-                        self.retries += 1
                 if before != head:
                     why = "it does not hold the hash of the line before it"
                     return self._stop(number, "chain", head[:12] or "(nothing)", before[:12] or "(nothing)", why)
@@ -267,6 +261,10 @@ class Fold:
                 if whole != digest:
                     why = "something in the line was changed after it was written"
                     return self._stop(number, "hash", whole[:12], digest[:12], why)
+                if seq:
+                    times[source] = times.get(source, 0) + when - at
+                    if event == RETRY:
+                        self.retries += 1
                 seq, state, head, at = number, dest, digest, when
         finally:
             self.seq, self.state, self.head, self.at = seq, state, head, at

@@ -12,10 +12,11 @@ import yaml
 from syrupy.assertion import SnapshotAssertion
 
 from mcpg.cli import history
+from mcpg.machines.chain import entry, entry_hash
 from mcpg.wire.base import rfc3339
 from mcpg.wire.operations import Operation, Transition
 
-from .fake import Ctl, Fake, data, operation
+from .fake import OPERATION, Ctl, Fake, data, operation
 
 OPERATIONS = "/v1/orgs/acme/operations"
 NOW = datetime(2026, 11, 22, 10, 24, 30, tzinfo=UTC)
@@ -30,10 +31,11 @@ STEPS = [
 
 def steps() -> list[dict[str, Any]]:
     """A whole history as the server would answer it."""
-    return [
+    found = [
         Transition(
             seq=seq,
             at=datetime(2026, 11, 22, 10, 21, 7, tzinfo=UTC) + timedelta(milliseconds=offset),
+            at_us=1_795_342_867_000_000 + int(offset * 1000),
             offset_ms=offset,
             source=source,
             dest=dest,
@@ -46,6 +48,16 @@ def steps() -> list[dict[str, Any]]:
         ).model_dump(mode="json")
         for seq, (source, dest, event, actor, offset, stayed, message) in enumerate(STEPS, 1)
     ]
+    return chained(OPERATION, found)
+
+
+def chained(subject: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same lines, each with the hash it must have."""
+    out: list[dict[str, Any]] = []
+    for line in lines:
+        linked = line | {"prev_hash": out[-1]["hash"] if out else ""}
+        out.append(linked | {"hash": entry_hash(subject, entry("provision", linked))})
+    return out
 
 
 def operations() -> list[dict[str, Any]]:
@@ -59,7 +71,7 @@ def operations() -> list[dict[str, Any]]:
         started_at="2026-11-22T09:21:07.114Z",
         duration_ms=79_300.0,
         transitions=1,
-        history=steps()[:1],
+        history=chained("op-81aa", steps()[:1]),
     )
     running = operation(
         id="op-93d0",
@@ -71,7 +83,9 @@ def operations() -> list[dict[str, Any]]:
         finished_at=None,
         duration_ms=41_000.0,
         transitions=4,
-        history=[*steps()[:3], steps()[3] | {"in_state_ms": None, "attempt": 2, "reason": "replica 2 is silent"}],
+        history=chained(
+            "op-93d0", [*steps()[:3], steps()[3] | {"in_state_ms": None, "attempt": 2, "reason": "replica 2 is silent"}]
+        ),
     )
     return [running, operation(history=steps()), failed]
 
@@ -95,6 +109,19 @@ def test_wide(snapshot: SnapshotAssertion) -> None:
 @pytest.mark.parametrize("width", [None, 80])
 def test_verbose(snapshot: SnapshotAssertion, width: int | None) -> None:
     assert "\n".join(history.verbose(operations(), NOW.timestamp(), width)) == snapshot
+
+
+@pytest.mark.parametrize("field", ["reason", "at_us", "prev_hash", "seq"])
+def test_a_chain_that_does_not_hold_is_said_to(field: str) -> None:
+    """Worked out here: a server that was tampered with would say that all is well."""
+    lines = steps()
+    lines[2] = lines[2] | {field: "x" if isinstance(lines[2][field], str) else 9}
+    assert history.chain(operation(), lines) == "chain broken at 3"
+
+
+def test_a_chain_without_its_times_is_not_checked() -> None:
+    lines = [{k: v for k, v in each.items() if k != "at_us"} for each in steps()]
+    assert history.chain(operation(), lines) == "chain not checked"
 
 
 def test_json_is_the_servers_array_unchanged(acme: Ctl, fake: Fake) -> None:

@@ -13,7 +13,9 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from mcpg.cli.commands import COMMANDS
+from mcpg.machines import TABLES
 
+from .checking import audit_page, explanation, export, upgrade_page
 from .fake import GATEWAYS, HAPPY, OPERATION, UID, Fake, data, operation, stream
 
 REPORT = """
@@ -86,7 +88,10 @@ ARGUMENTS = {  # for the commands that need some; those that start something are
     "operation watch": OPERATION,
     "operation wait": OPERATION,
     "operation export": OPERATION,
+    "operation explain": OPERATION,
+    "operation replay": OPERATION,
     "machine show": "provision",
+    "machine diff": "provision teardown",
     "instance show": UID,
     "instance adopt": UID,
     "instance reap": f"{UID} --yes",
@@ -111,6 +116,12 @@ def environ(fake: Fake, tmp_path: Path) -> dict[str, str]:
     fake.says("POST", GATEWAYS, stream(*HAPPY))
     fake.says("GET", f"/v1/orgs/acme/operations/{OPERATION}", data(operation()))
     fake.says("GET", f"/v1/operations/{OPERATION}", data(operation()))
+    fake.says("GET", f"/v1/operations/{OPERATION}/explain", data(explanation()))
+    fake.says("GET", f"/v1/operations/{OPERATION}/export", data(export()))
+    fake.says("GET", "/v1/audit/verify", data(audit_page()))
+    fake.says("POST", "/v1/machines/upgrade-check", data(upgrade_page()))
+    for name in ("provision", "teardown"):
+        fake.says("GET", f"/v1/machines/definitions/{name}", data({"body": TABLES[name].canonical}))
     fake.says("GET", "/v1/orgs/acme/operations", data([operation()]))
     for path in ("operations", "machines", "instances", "clusters"):
         fake.says("GET", f"/v1/{path}", data([]))

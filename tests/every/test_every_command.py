@@ -36,6 +36,9 @@ LOOKS = (  # every command that only looks
     "operation list --kind delete",
     "operation show {op:edge-1}",
     "operation attach {op:edge-1}",
+    "operation explain {op:edge-1}",
+    "operation replay {op:edge-1}",
+    "audit verify",
     "instance list",
     "instance list --orphaned",
     "instance show {uid:edge-1}",
@@ -45,6 +48,8 @@ LOOKS = (  # every command that only looks
     "cluster health",
     "machine list",
     "machine show cluster",
+    "machine diff cluster enrolment",
+    "machine upgrade",
     "token list",
 )
 ELSEWHERE = {  # commands with a test of their own, and where

@@ -196,6 +196,7 @@ COMMANDS: tuple[Command, ...] = (
                 metavar="N",
                 default=None,
                 low=1,
+                high=1_000_000_000,
             ),
             Option("--definition", "judge it by the definition in this file instead", kind="path", metavar="FILE"),
             *CLIENT,
