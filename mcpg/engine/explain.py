@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcpg.engine import effects
+from mcpg.engine import compensation
 from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation
 from mcpg.machines import enrolment
@@ -296,8 +296,8 @@ def _paused(op: Operation, found: Explained) -> list[str]:
     cancel = next((m for m in found.moves if m.event == "cancel"), None)
     if cancel is not None:
         known = {s.value for s in op.table.states}  # a line of another version may name others
-        plan = effects.undo_plan(op, [x.dest for x in found.lines if x.dest in known])
-        undo = f": it takes back what was done ({', '.join(plan)})" if plan else ""
+        steps = [step.words for step in compensation.plan(op, [x for x in found.lines if x.dest in known])]
+        undo = f": {', '.join(steps)}" if steps else ""
         out.append(f"cancel leads to {cancel.dest}{undo}")
     return out
 
