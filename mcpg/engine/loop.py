@@ -125,6 +125,7 @@ class Engine(Core):
 
     def evidence(self, instance_id: str) -> None:
         """Something about this instance changed: whoever waits for it looks again."""
+        super().evidence(instance_id)
         driver = self._drivers.get(self._by_instance.get(instance_id, ""))
         if driver is not None:
             driver.wake.set()
@@ -132,7 +133,7 @@ class Engine(Core):
     def on_exit(self, exited: Exited) -> None:
         """A replica's process ended by itself: its agent departs, and an operation that needs it fails."""
         log.warning("replica %s/%d (pid %d) ended: %s", exited.instance_id, exited.replica, exited.pid, exited.reason)
-        self.exits[exited.instance_id] = exited
+        self.exits.setdefault(exited.instance_id, {})[exited.replica] = exited
         self.aside(self.agents.exited(exited))
         self.evidence(exited.instance_id)
 
@@ -209,6 +210,7 @@ class Engine(Core):
         fire = Fire(
             op.table, op.id, outcome.event, "engine", facts=outcome.facts, expect=op.version, reason=outcome.reason,
             data=outcome.data, sets=outcome.sets | paused_by(op, outcome), claim=self.epoch, again_at=again_at,
+            within_s=outcome.within_s,
         )  # fmt: skip
         try:
             [moved, *_] = await self.db.writer.submit([fire, *outcome.also])
@@ -216,11 +218,13 @@ class Engine(Core):
             self.rooms.changed(outcome.data.get("cluster_id"))  # the room it chose was not taken
             raise
         op.version, op.next_attempt_at = moved.seq, again_at
+        op.step = outcome.sets.get("step", op.step)
         op.attempt = 0 if again_at is None else op.attempt + 1
         op.due = None if outcome.again_s is None else asyncio.get_running_loop().time() + outcome.again_s
         if moved.dest != op.state:
             op.state = moved.dest
-            seconds = self.timeout(op.table, op.state)
+            allowed, within = self.timeout(op.table, op.state), outcome.within_s
+            seconds = allowed if within is None else min(within, allowed if allowed is not None else within)
             op.deadline_at = None if seconds is None else moved.at + int(seconds * 1e6)
             op.ends = None if seconds is None else asyncio.get_running_loop().time() + seconds
 
