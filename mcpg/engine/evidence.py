@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mcpg.engine import effects, rollcall, rolling
+from mcpg.engine import effects, rollcall, rolling, supervision
 from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Answer
 from mcpg.engine.rollcall import PROBE_AGAIN_S, Rollcall
-from mcpg.machines import enrolment, provision, teardown
+from mcpg.machines import enrolment, provision, recovery, teardown
+from mcpg.machines.table import Wait
 from mcpg.store import reads, writes
 from mcpg.store.journal import Fire
 
@@ -46,7 +47,20 @@ class Memory:
 async def look(engine: Core, op: Operation, memory: Memory) -> Look:
     if op.machine == teardown.MACHINE.name:
         return await _look_gone(engine, op)
+    if op.machine == recovery.MACHINE.name:
+        outcome, again, summary = await supervision.look(engine, op, memory.probes)
+        memory.probes += 1
+        return Look(outcome, again, summary)
     return await _look_serving(engine, op, memory)
+
+
+async def late(engine: Core, op: Operation, rest: Wait, allowed: str, summary: str) -> Outcome:
+    """The state's time has passed: the event that this is, and in which words."""
+    if op.machine == recovery.MACHINE.name and (outcome := await supervision.late(engine, op, summary)) is not None:
+        return outcome
+    assert rest.late is not None  # noqa: S101 - a state without it has no deadline
+    reason = f"not seen within {allowed}: {rest.for_}; seen: {summary}"
+    return Outcome(rest.late, reason=reason, data={"code": "deadline", "seen": summary})
 
 
 async def _look_gone(engine: Core, op: Operation) -> Look:

@@ -14,12 +14,13 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from mcpg.engine import supervision
 from mcpg.engine.agents import Agents
 from mcpg.engine.attempts import Backoff, again, last_words
 from mcpg.engine.compensation import compensate
 from mcpg.engine.core import Core
 from mcpg.engine.effects import EFFECTS, failure
-from mcpg.engine.evidence import Look, Memory, look
+from mcpg.engine.evidence import Look, Memory, late, look
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Exited, Provisioner
 from mcpg.engine.sizes import Sizes
@@ -35,7 +36,7 @@ log = logging.getLogger("mcpg.engine")
 
 TROUBLE_CAP_S = 30.0
 STOP_S = 5.0  # for interrupted work to end, when the engine stops
-WORK = {**EFFECTS, "compensate": compensate}
+WORK = {**EFFECTS, "compensate": compensate, "restart": supervision.restart}
 PAUSED = "paused"  # as every operation machine calls it
 
 
@@ -97,6 +98,7 @@ class Engine(Core):
         heard = self.on_exit
         for exited in missed:
             self.on_exit(exited)
+        self.aside(supervision.sweep(self))
 
     async def stop(self) -> None:
         """Stop driving. Rows rest where they are; the next start takes them."""
@@ -136,12 +138,15 @@ class Engine(Core):
         self.exits.setdefault(exited.instance_id, {})[exited.replica] = exited
         self.aside(self.agents.exited(exited))
         self.evidence(exited.instance_id)
+        self.aside(supervision.look_after(self, exited.instance_id))
 
     def _heard(self, line: Line) -> None:
         self.bus.publish(line)
         self.agents.on_line(line)
         self.rooms.on_line(line)
         driver = self._drivers.get(line.subject)
+        if driver is not None and line.dest in driver.op.table.final_values and driver.op.instance_id in self.exits:
+            self.aside(supervision.look_after(self, driver.op.instance_id))  # an end that it did not deal with
         if driver is not None:
             if line.seq > driver.op.version:
                 driver.heard = line.seq
@@ -369,8 +374,7 @@ class Engine(Core):
                 return found.outcome
             left = self._left(op)
             if left == 0.0 and rest.late is not None:
-                reason = f"not seen within {self._allowed(op)}: {rest.for_}; seen: {found.summary}"
-                return Outcome(rest.late, reason=reason, data={"code": "deadline", "seen": found.summary})
+                return await late(self, op, rest, self._allowed(op), found.summary)
             waits = [w for w in (left, found.again_s) if w is not None]
             try:
                 async with asyncio.timeout(min(waits) if waits else None):

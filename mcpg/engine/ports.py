@@ -101,7 +101,7 @@ class Provisioner(Protocol):
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         """Ask every replica's endpoint now. Never raises for a replica that does not answer."""
 
-    async def running(self, instance_id: str) -> frozenset[int] | None:
+    async def alive(self, instance_id: str) -> frozenset[int] | None:
         """Which replicas have a process now; None for an instance of which nothing is known here."""
 
     async def keep(self, instance_id: str, config: str) -> None:

@@ -98,7 +98,7 @@ class Local:
         """GET /health of each replica, in parallel, after a look at who listens there: it must be that replica."""
         return tuple(await asyncio.gather(*map(self._ask, self._shelf.replicas(instance_id))))
 
-    async def running(self, instance_id: str) -> frozenset[int] | None:
+    async def alive(self, instance_id: str) -> frozenset[int] | None:
         """A look at the records and at /proc; takes no lock, so also while an apply is under way."""
         replicas = self._shelf.replicas(instance_id)
         return frozenset(r.number for r in replicas if self._runs(r)) if replicas else None

@@ -26,7 +26,7 @@ class Noop:
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         return ()
 
-    async def running(self, instance_id: str) -> frozenset[int] | None:
+    async def alive(self, instance_id: str) -> frozenset[int] | None:
         return None
 
     async def keep(self, instance_id: str, config: str) -> None:

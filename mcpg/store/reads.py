@@ -194,6 +194,21 @@ async def open_operations(db: Database) -> list[Row]:
     return await _many(db, "SELECT * FROM operation WHERE finished_at IS NULL ORDER BY created_at")
 
 
+async def last_operation(db: Database, instance_id: str) -> Row | None:
+    """The newest of one instance."""
+    return await _one(
+        db, "SELECT * FROM operation WHERE instance_id=? ORDER BY created_at DESC, id DESC LIMIT 1", instance_id
+    )
+
+
+async def unattended(db: Database) -> list[str]:
+    """Managed instances on which no operation runs and that hold room: whoever is down of these is to be brought back."""
+    rows = await db.many(
+        "SELECT id FROM instance WHERE deleted_at IS NULL AND managed=1 AND operation_id IS NULL AND orphaned_at IS NULL"
+    )
+    return [r["id"] for r in rows]
+
+
 def _line(row: Row) -> Line:
     return Line(**{k: v for k, v in row.items() if k != "id"})
 

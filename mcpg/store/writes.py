@@ -34,6 +34,16 @@ def occupy_instance(instance_id: str, operation_id: str, what: str) -> Also:
     )
 
 
+def recovery_over(instance_id: str, operation_id: str) -> Also:
+    """The recovery that ran on the instance has given way; refused with Busy when another operation runs there."""
+    return Also(
+        "UPDATE instance SET operation_id=NULL WHERE id=? AND operation_id=?",
+        (instance_id, operation_id),
+        expect=1,
+        refuse=lambda: Busy("another operation is running on it", cause="it was accepted a moment earlier"),
+    )
+
+
 def departed_only(instance_id: str) -> Also:
     """Changes nothing; refused when an agent of it is anything but departed."""
     return Also(

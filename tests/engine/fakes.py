@@ -52,7 +52,7 @@ class Scripted:
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         return ()
 
-    async def running(self, instance_id: str) -> frozenset[int] | None:
+    async def alive(self, instance_id: str) -> frozenset[int] | None:
         return None
 
     async def keep(self, instance_id: str, config: str) -> None: ...

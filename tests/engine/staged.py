@@ -48,6 +48,7 @@ class Staged(Scripted):
         self.doomed: set[int] = set()
         self.log: list[tuple[str, int]] = []
         self.watch: Callable[[str, int], None] = lambda _, __: None
+        self.hold_start: asyncio.Event | None = None
         self._pids = 1000
 
     def happened(self, what: str, number: int) -> None:
@@ -76,6 +77,8 @@ class Staged(Scripted):
         )
 
     async def _start(self, order: Order, number: int) -> None:
+        if self.hold_start is not None:
+            await self.hold_start.wait()
         self.happened("start", number)
         if number in self.doomed:
             self._pids += 1
@@ -134,7 +137,7 @@ class Staged(Scripted):
             for n in sorted(self.players.get(instance_id, {}))
         )
 
-    async def running(self, instance_id: str) -> frozenset[int] | None:
+    async def alive(self, instance_id: str) -> frozenset[int] | None:
         return frozenset(self.players[instance_id]) if instance_id in self.players else None
 
     async def remove(self, instance_id: str) -> Removed:
