@@ -36,7 +36,7 @@ from mcpg.engine.loop import Engine
 from mcpg.engine.ports import Provisioner
 from mcpg.engine.seed import seed
 from mcpg.errors import McpgError, Usage
-from mcpg.machines.provision import State
+from mcpg.machines import provision, recovery
 from mcpg.machines.table import Table
 from mcpg.present import Live
 from mcpg.provisioners.local import Local
@@ -113,14 +113,17 @@ def start_ticks(pid: int) -> int:
 
 
 def timeouts(settings: Settings) -> Timeout:
-    """The definitions' deadlines, with the two that the settings may change."""
+    """The definitions' deadlines, with those that the settings may change."""
+    changed = {
+        (provision.MACHINE.name, provision.State.APPLYING.value): settings.apply_timeout_s,
+        (provision.MACHINE.name, provision.State.CONFIRMING.value): settings.confirm_timeout_s,
+        (recovery.MACHINE.name, recovery.State.CONFIRMING.value): settings.confirm_timeout_s,
+        (recovery.MACHINE.name, recovery.State.WATCHING.value): settings.recovery_soak_s,
+        (recovery.MACHINE.name, recovery.State.WAITING.value): settings.recovery_pause_s,
+    }
 
     def timeout(table: Table, state: str) -> float | None:
-        if table.name == "provision" and state == State.APPLYING.value:
-            return settings.apply_timeout_s
-        if table.name == "provision" and state == State.CONFIRMING.value:
-            return settings.confirm_timeout_s
-        return table_timeout(table, state)
+        return changed[table.name, state] if (table.name, state) in changed else table_timeout(table, state)
 
     return timeout
 

@@ -130,6 +130,20 @@ class Server(_Tree):
         validation_alias=cp_env("CONFIRM_TIMEOUT_S"),
         description="seconds for enrolment, config acknowledgement and a first answer",
     )
+    recovery_soak_s: float = Field(
+        60.0,
+        gt=0,
+        le=DAY_S,
+        validation_alias=cp_env("RECOVERY_SOAK_S"),
+        description="seconds that a gateway which was brought back must stay up to count as recovered",
+    )
+    recovery_pause_s: float = Field(
+        60.0,
+        gt=0,
+        le=DAY_S,
+        validation_alias=cp_env("RECOVERY_PAUSE_S"),
+        description="longest pause, in seconds, before a gateway that ended again is brought back",
+    )
     stop_grace_s: float = Field(
         5.0,
         gt=0,

@@ -109,7 +109,7 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
         agent = await reads.find_agent(self._db, who.agent_id)
         if agent is None:
             await _abort(context, NotSignedIn("this gateway is not enrolled here any more"))
-        session = Session(who.agent_id, agent["instance_id"], who.generation, who.expires_at)
+        session = Session(who.agent_id, agent["instance_id"], who.generation, who.expires_at, agent["replica"])
         await context.send_initial_metadata(())
         try:
             self._sessions.add(session)
@@ -226,9 +226,9 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
     async def _assigned(self, agent_id: str) -> dict[str, Any] | None:
         agent = await reads.find_agent(self._db, agent_id)
         instance = await reads.find_instance(self._db, agent["instance_id"]) if agent else None
-        if instance is None or instance["config_version"] is None:
+        if agent is None or instance is None:
             return None
-        return await reads.find_config(self._db, instance["id"], instance["config_version"])
+        return (await reads.assigned_of(self._db, instance, [agent["replica"]])).get(agent["replica"])
 
     # ---- who calls
 

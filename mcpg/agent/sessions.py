@@ -40,6 +40,7 @@ class Session:
     instance_id: str
     generation: int
     expires_at: int
+    replica: int = 1
     outbox: asyncio.Queue[pb.ServerMessage | Close] = field(default_factory=asyncio.Queue)
     counters: Counters = field(default_factory=Counters)
     pushed_hash: str = ""
@@ -114,19 +115,22 @@ class Sessions:
         return agent_id in self._by_agent
 
     async def push(self, instance_id: str) -> int:
-        """See Fleet. What a push has read may be old when it comes to send: a later push's word stands."""
+        """
+        See Fleet; each replica is sent what is assigned to it. What a push has read may be old when it comes to send: a
+        later push's word stands.
+        """
         if instance_id not in self._by_instance:
             return 0
         mine = next(self._pushes)
         instance = await reads.find_instance(self._db, instance_id)
-        if instance is None or instance["config_version"] is None:
+        if instance is None:
             return 0
-        config = await reads.find_config(self._db, instance_id, instance["config_version"])
-        if config is None:
-            return 0
+        known = {session.replica for session in self._by_instance.get(instance_id, ())}
+        configs = await reads.assigned_of(self._db, instance, known)
         sent = 0
         for session in self._by_instance.get(instance_id, set()):
-            if session.pushed_by > mine:
+            config = configs.get(session.replica)
+            if session.pushed_by > mine or config is None:
                 continue
             session.pushed_by = mine
             if session.pushed_hash != config["rendered_sha256"]:

@@ -17,7 +17,7 @@ from mcpg.store import fleet, reads
 from mcpg.wire.operations import CancelPlan, SteerRequest, Undo
 
 blueprint = Blueprint("operations", url_prefix="/v1")
-KINDS = frozenset({"create", "update", "delete", "adopt"})
+KINDS = frozenset({"create", "update", "delete", "adopt", "recover"})
 
 
 @blueprint.get("/orgs/<org>/operations")

@@ -11,8 +11,9 @@ from typing import Any
 
 from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
-from mcpg.errors import Busy, Conflict, KeyReused, NameTaken, NoProvisioner
-from mcpg.store import reads
+from mcpg.errors import Busy, Conflict, KeyReused, NameTaken, NoProvisioner, NoSuchMove
+from mcpg.machines import recovery
+from mcpg.store import reads, writes
 from mcpg.store.journal import Birth, Fire, Step, canonical
 
 Row = dict[str, Any]
@@ -27,7 +28,7 @@ async def first_or_same(attempt: Callable[[], Awaitable[Operation]]) -> Operatio
     for _ in range(4):
         try:
             return await attempt()
-        except (KeyRace, Busy, NameTaken) as exc:
+        except (KeyRace, Busy, NameTaken, NoSuchMove) as exc:  # the last: a recovery that ended a moment earlier
             race = exc
     raise race
 
@@ -55,7 +56,10 @@ async def same_request(engine: Core, scope: Scope, digest: str, key: str | None)
 
 
 async def running_on(engine: Core, scope: Scope, holder: Row, digest: str) -> Operation | None:
-    """The running operation when it is this very request; refuses when the name or the gateway is not free."""
+    """
+    The running operation when it is this very request; refuses when the name or the gateway is not free. A recovery is not
+    in anybody's way: see `occupy`.
+    """
     if (holder["org"], holder["workspace"], holder["environment"]) != (scope.org, scope.workspace, scope.environment):
         where = f"{scope.org}/…" if holder["org"] != scope.org else str(scope_of(holder))
         raise NameTaken(
@@ -67,7 +71,7 @@ async def running_on(engine: Core, scope: Scope, holder: Row, digest: str) -> Op
     if holder["operation_id"] is None:
         return None
     row = await reads.find_operation(engine.db, holder["operation_id"])
-    if row is None:
+    if row is None or row["machine"] == recovery.MACHINE.name:
         return None
     if row["body_hash"] == digest:
         return Operation.of(row)
@@ -111,6 +115,17 @@ async def accept(
     engine: Core, op: Operation, event: Any, also: list[Step], key: str | None, *, retry_of: str | None = None
 ) -> Operation:
     """Write it down, with what it claims; the engine drives it from there. Raises what a companion refuses with, KeyRace."""
+    # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
+    unit = [birth_of(op, key, retry_of=retry_of), *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)]
+    accepted = (await engine.db.writer.submit(unit))[-1]
+    op.state, op.version = accepted.dest, accepted.seq
+    return op
+
+
+def birth_of(
+    op: Operation, key: str | None, *, retry_of: str | None = None, reason: str = "", data: dict[str, Any] | None = None
+) -> Birth:
+    """Its row, and its first line: what is asked for, and *data* beside it."""
     columns = {
         "machine": op.machine, "kind": op.kind, "org": op.org, "workspace": op.workspace,
         "environment": op.environment, "name": op.name, "instance_id": op.instance_id, "spec": canonical(op.spec),
@@ -118,14 +133,29 @@ async def accept(
         "idempotency_key": key, "body_hash": op.body_hash, "cluster_id": op.cluster_id,
         "retry_of": retry_of,
     }  # fmt: skip
-    birth = Birth(
-        op.table, op.id, columns, op.actor,
-        data={"kind": op.kind, "name": op.name, "instance_id": op.instance_id, "spec": op.spec}
-        | ({"retry_of": retry_of} if retry_of else {}),
+    asked = {"kind": op.kind, "name": op.name, "instance_id": op.instance_id, "spec": op.spec}
+    asked |= {"retry_of": retry_of} if retry_of else {}
+    return Birth(
+        op.table, op.id, columns, op.actor, reason=reason, data=asked | (data or {}),
         refuse=lambda: KeyRace("this Idempotency-Key is in use", cause="the same request arrived twice at once"),
     )  # fmt: skip
-    # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
-    unit = [birth, *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)]
-    accepted = (await engine.db.writer.submit(unit))[-1]
-    op.state, op.version = accepted.dest, accepted.seq
-    return op
+
+
+async def occupy(engine: Core, row: Row, operation_id: str, actor: str) -> list[Step]:
+    """
+    Make *operation_id* the one that runs on the gateway *row*. A recovery under way gives way to it in the same
+    transaction, whatever state it is in: who publishes or deletes a gateway does not wait for it to stop ending.
+    """
+    name = row["name"] or row["instance_uid"]
+    steps: list[Step] = []
+    held = await reads.find_operation(engine.db, row["operation_id"]) if row["operation_id"] else None
+    if held is not None and held["machine"] == recovery.MACHINE.name:
+        words = f"operation {operation_id} takes over"
+        steps = [
+            Fire(
+                recovery.MACHINE, held["id"], recovery.Event.SUPERSEDE, actor, reason=words,
+                data={"by": operation_id}, sets={"finished_at": engine.clock(), "error": "", "code": ""},
+            ),
+            writes.recovery_over(row["id"], held["id"]),
+        ]  # fmt: skip
+    return [*steps, writes.occupy_instance(row["id"], operation_id, name)]

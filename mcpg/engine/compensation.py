@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mcpg.engine import allocator
+from mcpg.engine import allocator, rolling
 from mcpg.engine.core import Core
-from mcpg.engine.effects import Companions, converge, count, departures, ended, need_of, not_created, room_of
+from mcpg.engine.effects import Companions, count, departures, ended, need_of, not_created, room_of
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.machines import provision
 from mcpg.machines.table import Work
@@ -95,13 +95,12 @@ async def _remove(engine: Core, op: Operation, lines: Sequence[Line]) -> tuple[s
             *await departures(engine, op),
         )
     old = op.previous
-    row = await reads.find_instance(engine.db, op.instance_id)
-    back = writes.assign(op.instance_id, (row or {})["cluster_id"], old, old["config_version"], old["config_hash"])
-    await engine.db.writer.execute(back)  # before the push: an agent that connects now must be given the old config
-    placed, _ = await converge(engine, op, old, undo_key(op, lines))
-    endpoints = writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints])
-    words = f"config version {old['config_version']} put back on {count(old['replicas'], 'replica')}"
-    return words, (endpoints,)
+    words, placed = await rolling.back(engine, op, lines, undo_key(op, lines))
+    row = await reads.find_instance(engine.db, op.instance_id) or {}
+    return ", ".join(words), (
+        writes.assign(op.instance_id, row["cluster_id"], old, old["config_version"], old["config_hash"]),
+        writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints]),
+    )
 
 
 def undo_key(op: Operation, lines: Sequence[Line]) -> str:

@@ -40,7 +40,7 @@ class Scope:
 
 class Core:
     """
-    `epoch` is this start's identity: who holds a lease, never a host name. `exits` holds, by instance, a replica's end
+    `epoch` is this start's identity: who holds a lease, never a host name. `exits` holds, by instance and replica, an end
     that no operation has dealt with yet. `mint` makes the enrolment URL of one replica. `sizes` is what a replica takes.
     """
 
@@ -65,7 +65,8 @@ class Core:
         self.sizes = sizes or parse(DEFAULT)
         self.reach = Reach(db, provisioner, clock)
         self.rooms = Rooms(db, self.reach, clock)
-        self.exits: dict[str, Exited] = {}
+        self.exits: dict[str, dict[int, Exited]] = {}
+        self._awaited: dict[str, set[asyncio.Event]] = {}
         self._side: set[asyncio.Task[None]] = set()
 
     @property
@@ -73,7 +74,24 @@ class Core:
         return self.provisioner.name if self.provisioner is not None else "none"
 
     def evidence(self, instance_id: str) -> None:
-        """Something about this instance changed. Here nobody waits for it; the engine's drivers do."""
+        """Something about this instance changed: whoever waits for it looks again. The engine's drivers hear it too."""
+        for event in self._awaited.get(instance_id, ()):
+            event.set()
+
+    async def news(self, instance_id: str, seconds: float) -> None:
+        """Wait until something about the instance changed, at most *seconds*."""
+        event = asyncio.Event()
+        waiting = self._awaited.setdefault(instance_id, set())
+        waiting.add(event)
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+        finally:
+            waiting.discard(event)
+            if not waiting:
+                self._awaited.pop(instance_id, None)
 
     def aside(self, work: Coroutine[Any, Any, None]) -> None:
         """Run *work* beside everything; a failure is logged."""

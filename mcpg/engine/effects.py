@@ -10,10 +10,10 @@ import shlex
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mcpg.engine import allocator
+from mcpg.engine import allocator, rolling
 from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation, Outcome
-from mcpg.engine.ports import Order, Placed
+from mcpg.engine.ports import Placed
 from mcpg.errors import McpgError, PermanentError
 from mcpg.machines import enrolment, provision, teardown
 from mcpg.store import reads, writes
@@ -41,18 +41,22 @@ async def reserve(engine: Core, op: Operation) -> Outcome:
     if held is None and op.previous is not None:  # it exists and holds nothing: its cluster was taken away
         instance = await reads.find_instance(engine.db, op.instance_id) or {}
         orphan = {"orphan_of": instance["cluster_id"], "orphaned_at": instance["orphaned_at"]}
+    serving = {} if op.previous is None else {"serving": await rolling.serving_now(engine, op)}
+    rolling_from = op.previous["config_version"] if op.previous and rolling.changes_config(op) else None
     return Outcome(
         P.RESERVED,
         reason=f"{chosen.name} ({after} of {chosen.gateways_max} gateways)",
         data={
             "cluster": chosen.name, "cluster_id": chosen.id, "places": need.places, "used": after,
             "cpu_millicores": need.cpu_millicores, "memory_bytes": need.memory_bytes,
-        } | orphan,
+        } | orphan | serving,
         sets={"cluster_id": chosen.id},
         also=(
             *(writes.reserve(chosen.id, op.instance_id, op.id, more) if any(more) else ()),
             *((writes.adopt(op.instance_id),) if orphan else ()),
-            writes.assign(op.instance_id, chosen.id, op.spec, op.spec["config_version"], op.spec["config_hash"]),
+            writes.assign(
+                op.instance_id, chosen.id, op.spec, op.spec["config_version"], op.spec["config_hash"], rolling_from
+            ),
             writes.forget_refusals(op.instance_id),
         ),
     )  # fmt: skip
@@ -127,45 +131,33 @@ def not_created(engine: Core, op: Operation) -> tuple[Also, ...]:
 
 
 async def apply(engine: Core, op: Operation) -> Outcome:
-    """Start what is missing, tell what runs, by the spec the instance is assigned."""
-    engine.exits.pop(op.instance_id, None)  # an end before this start says nothing about it
-    placed, told = await converge(engine, op, op.spec)
+    """One step: start what is missing of what it touches, tell what runs. See rolling.steps_of."""
+    step = rolling.step_of(op)
+    for number in step.touches:
+        engine.exits.get(op.instance_id, {}).pop(number, None)  # an end before this start says nothing about it
+    only = None if op.previous is None else step.touches
+    placed, told = await rolling.converge(engine, op, op.spec["replicas"], only=only, stops=step.stops)
     return Outcome(
         P.APPLIED,
-        reason=_applied(placed, told),
-        data={"pids": [p.pid for p in placed], "ports": [p.port for p in placed]},
+        reason=_applied(op, step, placed, told),
+        data={"replicas": sorted(step.touches), "pids": [p.pid for p in placed], "ports": [p.port for p in placed]},
         also=(writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints]),),
     )
 
 
-def _applied(placed: tuple[Placed, ...], told: int) -> str:
-    started = [str(p.pid) for p in placed if p.started and p.pid]
+def _applied(op: Operation, step: rolling.Step, placed: tuple[Placed, ...], told: int) -> str:
+    if step.stops and op.previous is not None:
+        return f"{rolling.replicas(op.spec['replicas'] + 1, op.previous['replicas'])} stopped"
+    touched = [p for p in placed if p.replica in step.touches]
+    started = [str(p.pid) for p in touched if p.started and p.pid]
     parts = [f"process{'es' * (len(started) > 1)} {', '.join(started)} started"] if started else []
-    parts += [f"{len(placed) - len(started)} running already"] if len(started) < len(placed) else []
+    parts += [f"{len(touched) - len(started)} running already"] if len(started) < len(touched) else []
+    if rolling.is_one_of_several(op, step):
+        parts = parts if started else []
+        parts += [f"config {op.spec['config_hash'][:6]} sent"] if told else []
+        return f"replica {step.rolled} of {op.spec['replicas']}: {', '.join(parts) or 'nothing to send'}"
     parts += [f"config sent to {told}"] if told else []
     return ", ".join(parts)
-
-
-async def converge(engine: Core, op: Operation, spec: dict[str, Any], key: str = "") -> tuple[tuple[Placed, ...], int]:
-    """
-    Make the provisioner and the connected agents follow *spec*: the replicas, and how many agents were sent it.
-
-    *key* is the idempotency key of an order that is not the operation's first.
-    """
-    config = await reads.find_config(engine.db, op.instance_id, spec["config_version"])
-    if config is None or engine.provisioner is None:
-        raise PermanentError(f"config version {spec['config_version']} of {op.name} is not in the database")
-
-    async def enrol(replica: int) -> str:
-        return await engine.mint(op, replica)
-
-    placed = await engine.provisioner.apply(
-        Order(
-            op.instance_id, op.name, key or op.id, spec["replicas"], config["rendered"], enrol,
-            lambda replica: f"{op.instance_id}.{replica}",
-        )
-    )  # fmt: skip
-    return placed, await engine.fleet.push(op.instance_id)
 
 
 async def departures(engine: Core, op: Operation) -> tuple[Fire, ...]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mcpg.engine import effects
+from mcpg.engine import effects, rollcall, rolling, supervision
 from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Answer
-from mcpg.machines import enrolment, provision, teardown
+from mcpg.engine.rollcall import PROBE_AGAIN_S, Rollcall
+from mcpg.machines import enrolment, provision, recovery, teardown
+from mcpg.machines.table import Wait
 from mcpg.store import reads, writes
 from mcpg.store.journal import Fire
-
-PROBE_AGAIN_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # between two probes of an endpoint that does not answer yet
 
 
 @dataclass(slots=True)
@@ -32,9 +32,14 @@ class Look:
 
 @dataclass(slots=True)
 class Memory:
-    """What the last look of one operation found, so that only news is written down."""
+    """
+    What the last look of one operation found, so that only news is written down. `served`: who did before it began, read
+    once.
+    """
 
     progress: tuple[int, int] = (0, 0)
+    served: frozenset[int] | None = None
+    held: frozenset[int] = frozenset()
     probes: int = 0
     trouble: bool = False  # a look failed, and was logged
 
@@ -42,7 +47,20 @@ class Memory:
 async def look(engine: Core, op: Operation, memory: Memory) -> Look:
     if op.machine == teardown.MACHINE.name:
         return await _look_gone(engine, op)
+    if op.machine == recovery.MACHINE.name:
+        outcome, again, summary = await supervision.look(engine, op, memory.probes)
+        memory.probes += 1
+        return Look(outcome, again, summary)
     return await _look_serving(engine, op, memory)
+
+
+async def late(engine: Core, op: Operation, rest: Wait, allowed: str, summary: str) -> Outcome:
+    """The state's time has passed: the event that this is, and in which words."""
+    if op.machine == recovery.MACHINE.name and (outcome := await supervision.late(engine, op, summary)) is not None:
+        return outcome
+    assert rest.late is not None  # noqa: S101 - a state without it has no deadline
+    reason = f"not seen within {allowed}: {rest.for_}; seen: {summary}"
+    return Outcome(rest.late, reason=reason, data={"code": "deadline", "seen": summary})
 
 
 async def _look_gone(engine: Core, op: Operation) -> Look:
@@ -53,45 +71,106 @@ async def _look_gone(engine: Core, op: Operation) -> Look:
 
 
 async def _look_serving(engine: Core, op: Operation, memory: Memory) -> Look:
-    wanted, config_hash = op.spec["replicas"], op.spec["config_hash"]
+    """
+    Whether the step the operation is at has come to its end: all that were told serve what they were told, and all that
+    served when it began do too. Of a create that is everything; an update then goes on with the next replica.
+    """
+    wanted, step, following = op.spec["replicas"], rolling.step_of(op), rolling.next_of(op)
     provisioner = engine.provisioner
     if provisioner is not None and not provisioner.observes:
-        seen = provision.Seen(replicas=wanted, evidence=False)
-        return Look(await _confirmed(engine, op, seen, "nothing to observe: the no-op provisioner", ()))
+        surplus = max(0, (op.previous or op.spec)["replicas"] - wanted) if following is not None else 0
+        seen = provision.Seen(replicas=wanted, rolled=step.rolled, surplus=surplus, evidence=False)
+        words = "nothing to observe: the no-op provisioner"
+        return Look(_next(op, seen, words) if following else await _confirmed(engine, op, seen, words, ()))
 
-    ended = engine.exits.get(op.instance_id)
-    if ended is not None:
-        return Look(
-            Outcome(
-                provision.Event.FAIL,
-                reason=f"replica {ended.replica} (pid {ended.pid}) ended, {ended}",
-                data={"code": "gateway_exited", "replica": ended.replica, "pid": ended.pid, "words": ended.words},
+    told = frozenset(range(1, step.rolled + 1))
+    for number, ended in sorted(engine.exits.get(op.instance_id, {}).items()):
+        if number in told:
+            return Look(
+                Outcome(
+                    provision.Event.FAIL,
+                    reason=f"replica {number} (pid {ended.pid}) ended, {ended}",
+                    data={"code": "gateway_exited", "replica": number, "pid": ended.pid, "words": ended.words},
+                )
             )
-        )
 
-    agents = [a for a in await reads.agents(engine.db, op.instance_id) if a["replica"] <= wanted]
-    for a in agents:
-        if a["rejected_hash"] == config_hash:
-            return Look(await _rejected(engine, op, a))
-    online = [a for a in agents if a["state"] == enrolment.State.ONLINE.value and engine.fleet.is_live(a["id"])]
-    active = [a for a in online if a["active_hash"] == config_hash]
-    summary = f"{len(online)} of {wanted} enrolled, config {config_hash[:6]} active on {len(active)}"
-    answers: tuple[Answer, ...] = ()
-    if len(active) == wanted and provisioner is not None:
-        answers = await provisioner.probe(op.instance_id)
-        summary += ", " + (answers[0].detail if answers else "nothing to probe")
-    seen = provision.Seen(wanted, len(online), len(active), sum(a.ok for a in answers if a.replica <= wanted))
-    if provision.all_replicas_serve(seen):
-        return Look(await _confirmed(engine, op, seen, summary, answers))
-    if (len(online), len(active)) > memory.progress:
-        memory.progress = (len(online), len(active))
-        if len(active) < wanted:  # what comes next is the confirmation: no line between
-            return Look(Outcome(provision.Event.OBSERVED, facts=seen, reason=summary))
+    if memory.served is None:
+        lines = await reads.history(engine.db, op.id) if op.previous is not None else []
+        memory.served = rolling.served_before(lines)
+    everyone = frozenset(range(1, wanted + 1))
+    needed = told | (memory.served & everyone)
+    now = await rollcall.call(engine, op.instance_id, needed)
+    for agent in now.refused:
+        if agent["replica"] in told:
+            return Look(await _rejected(engine, op, agent))
+    seen = _seen(engine, op, now, told, len(memory.served))
+    summary = _summary(op, step, now, seen)
+    if needed <= now.serving:
+        if following is not None:
+            return Look(_next(op, seen, summary))
+        if provision.all_replicas_serve(seen):
+            return Look(await _confirmed(engine, op, seen, summary, now.answers))
+    if (news := _news(op, step, now, seen, needed - told, memory)) is not None:
+        return Look(Outcome(provision.Event.OBSERVED, facts=seen, reason=news))
     again = None
-    if len(active) == wanted:
+    if needed <= now.active:
         again = PROBE_AGAIN_S[min(memory.probes, len(PROBE_AGAIN_S) - 1)]
         memory.probes += 1
     return Look(again_s=again, summary=summary, seen=seen)
+
+
+def _seen(engine: Core, op: Operation, now: Rollcall, told: frozenset[int], before: int) -> provision.Seen:
+    """The facts of the guards. `active` counts those that run the new spec's config: who was told and acknowledged it."""
+    wanted = op.spec["replicas"]
+    everyone = frozenset(range(1, wanted + 1))
+    above = {n for n in now.online if n > wanted} | {a.replica for a in now.answers if a.replica > wanted}
+    return provision.Seen(
+        replicas=wanted, enrolled=len(now.online & everyone), active=len(now.active & told),
+        answering=len(now.answering & everyone), rolled=len(told), before=before, surplus=len(above),
+    )  # fmt: skip
+
+
+def _summary(op: Operation, step: rolling.Step, now: Rollcall, seen: provision.Seen) -> str:
+    short = op.spec["config_hash"][:6]
+    if rolling.is_one_of_several(op, step):
+        words = f"replica {step.rolled} of {seen.replicas}: config {short}"
+        if step.rolled not in now.serving:
+            return f"{words} sent, {now.words(step.rolled)}"
+        return f"{words} active, {next(a.detail for a in now.answers if a.replica == step.rolled)}"
+    words = f"{seen.enrolled} of {seen.replicas} enrolled, config {short} active on {seen.active}"
+    if seen.active == seen.replicas:
+        words += ", " + (now.answers[0].detail if now.answers else "nothing to probe")
+    return words + (
+        f", {rolling.replicas(seen.replicas + 1, seen.replicas + seen.surplus)} still there"
+        if seen.surplus and step.stops
+        else ""
+    )
+
+
+def _news(
+    op: Operation, step: rolling.Step, now: Rollcall, seen: provision.Seen, others: frozenset[int], memory: Memory
+) -> str | None:
+    """What a line is written for: the evidence grew, or somebody else than who was told does not serve any more."""
+    if rolling.is_one_of_several(op, step):
+        held = others - now.serving if step.rolled in now.active and now.answers else others - now.active
+        if held <= memory.held:
+            return None
+        memory.held |= held
+        number = min(held)
+        return f"the roll waits for replica {number}, which served before: {now.words(number)}"
+    if (seen.enrolled, seen.active) > memory.progress:
+        memory.progress = (seen.enrolled, seen.active)
+        if seen.active < seen.replicas:  # what comes next is the confirmation: no line between
+            return _summary(op, step, now, seen)
+    return None
+
+
+def _next(op: Operation, seen: provision.Seen, summary: str) -> Outcome:
+    """On to the next step: what it touches is assigned in the same transaction."""
+    step = rolling.steps_of(op)[op.step + 1]
+    roll = (writes.roll(op.instance_id, step.rolled),) if rolling.changes_config(op) else ()
+    data: dict[str, Any] = {"step": op.step + 1, "replicas": sorted(step.touches)}
+    return Outcome(provision.Event.NEXT, facts=seen, reason=summary, data=data, sets={"step": op.step + 1}, also=roll)
 
 
 async def _rejected(engine: Core, op: Operation, agent: dict[str, Any]) -> Outcome:

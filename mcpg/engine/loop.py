@@ -14,12 +14,13 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from mcpg.engine import supervision
 from mcpg.engine.agents import Agents
 from mcpg.engine.attempts import Backoff, again, last_words
 from mcpg.engine.compensation import compensate
 from mcpg.engine.core import Core
 from mcpg.engine.effects import EFFECTS, failure
-from mcpg.engine.evidence import Look, Memory, look
+from mcpg.engine.evidence import Look, Memory, late, look
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Exited, Provisioner
 from mcpg.engine.sizes import Sizes
@@ -35,7 +36,7 @@ log = logging.getLogger("mcpg.engine")
 
 TROUBLE_CAP_S = 30.0
 STOP_S = 5.0  # for interrupted work to end, when the engine stops
-WORK = {**EFFECTS, "compensate": compensate}
+WORK = {**EFFECTS, "compensate": compensate, "restart": supervision.restart}
 PAUSED = "paused"  # as every operation machine calls it
 
 
@@ -97,6 +98,7 @@ class Engine(Core):
         heard = self.on_exit
         for exited in missed:
             self.on_exit(exited)
+        self.aside(supervision.sweep(self))
 
     async def stop(self) -> None:
         """Stop driving. Rows rest where they are; the next start takes them."""
@@ -129,6 +131,7 @@ class Engine(Core):
 
     def evidence(self, instance_id: str) -> None:
         """Something about this instance changed: whoever waits for it looks again."""
+        super().evidence(instance_id)
         driver = self._drivers.get(self._by_instance.get(instance_id, ""))
         if driver is not None:
             driver.wake.set()
@@ -136,15 +139,18 @@ class Engine(Core):
     def on_exit(self, exited: Exited) -> None:
         """A replica's process ended by itself: its agent departs, and an operation that needs it fails."""
         log.warning("replica %s/%d (pid %d) ended: %s", exited.instance_id, exited.replica, exited.pid, exited.reason)
-        self.exits[exited.instance_id] = exited
+        self.exits.setdefault(exited.instance_id, {})[exited.replica] = exited
         self.aside(self.agents.exited(exited))
         self.evidence(exited.instance_id)
+        self.aside(supervision.look_after(self, exited.instance_id))
 
     def _heard(self, line: Line) -> None:
         self.bus.publish(line)
         self.agents.on_line(line)
         self.rooms.on_line(line)
         driver = self._drivers.get(line.subject)
+        if driver is not None and line.dest in driver.op.table.final_values and driver.op.instance_id in self.exits:
+            self.aside(supervision.look_after(self, driver.op.instance_id))  # an end that it did not deal with
         if driver is not None:
             if line.seq > driver.op.version:
                 driver.heard = line.seq
@@ -213,6 +219,7 @@ class Engine(Core):
         fire = Fire(
             op.table, op.id, outcome.event, "engine", facts=outcome.facts, expect=op.version, reason=outcome.reason,
             data=outcome.data, sets=outcome.sets | paused_by(op, outcome), claim=self.epoch, again_at=again_at,
+            within_s=outcome.within_s,
         )  # fmt: skip
         try:
             [moved, *_] = await self.db.writer.submit([fire, *outcome.also])
@@ -220,11 +227,13 @@ class Engine(Core):
             self.rooms.changed(outcome.data.get("cluster_id"))  # the room it chose was not taken
             raise
         op.version, op.next_attempt_at = moved.seq, again_at
+        op.step = outcome.sets.get("step", op.step)
         op.attempt = 0 if again_at is None else op.attempt + 1
         op.due = None if outcome.again_s is None else asyncio.get_running_loop().time() + outcome.again_s
         if moved.dest != op.state:
             op.state = moved.dest
-            seconds = self.timeout(op.table, op.state)
+            allowed, within = self.timeout(op.table, op.state), outcome.within_s
+            seconds = allowed if within is None else min(within, allowed if allowed is not None else within)
             op.deadline_at = None if seconds is None else moved.at + int(seconds * 1e6)
             op.ends = None if seconds is None else asyncio.get_running_loop().time() + seconds
 
@@ -369,8 +378,7 @@ class Engine(Core):
                 return found.outcome
             left = self._left(op)
             if left == 0.0 and rest.late is not None:
-                reason = f"not seen within {self._allowed(op)}: {rest.for_}; seen: {found.summary}"
-                return Outcome(rest.late, reason=reason, data={"code": "deadline", "seen": found.summary})
+                return await late(self, op, rest, self._allowed(op), found.summary)
             waits = [w for w in (left, found.again_s) if w is not None]
             try:
                 async with asyncio.timeout(min(waits) if waits else None):

@@ -58,7 +58,7 @@ class Operation:
 class Outcome:
     """
     An effect's answer: the event to raise, and what else goes into its transaction. `again_s`: an attempt failed, and the
-    next is made after so many seconds.
+    next is made after so many seconds. `within_s`: a shorter deadline than the table's for the state that is entered.
     """
 
     event: Enum
@@ -68,3 +68,4 @@ class Outcome:
     sets: dict[str, Any] = field(default_factory=dict)
     also: tuple[Also | Fire, ...] = ()
     again_s: float | None = None
+    within_s: float | None = None

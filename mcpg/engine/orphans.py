@@ -15,6 +15,7 @@ from mcpg.engine.accept import (
     first_or_same,
     needs_provisioner,
     new_operation,
+    occupy,
     running_on,
     same_request,
     scope_of,
@@ -24,7 +25,7 @@ from mcpg.engine.operation import Operation
 from mcpg.engine.requests import delete, delete_command
 from mcpg.errors import NotFound, Refused
 from mcpg.machines import provision
-from mcpg.store import fleet, reads, writes
+from mcpg.store import fleet, reads
 from mcpg.store.clock import short_id
 
 Row = dict[str, Any]
@@ -58,7 +59,7 @@ async def _adopt(engine: Core, org: str, uid: str, cluster: str, actor: str, key
         digest,
     )  # fmt: skip
     op.cluster_id = await _living(engine, cluster) if cluster else None
-    return await accept(engine, op, provision.Event.ACCEPT, [writes.occupy_instance(row["id"], op.id, op.name)], key)
+    return await accept(engine, op, provision.Event.ACCEPT, await occupy(engine, row, op.id, actor), key)
 
 
 async def reap(engine: Core, org: str, uid: str, *, actor: str, key: str | None) -> Operation:

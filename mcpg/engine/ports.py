@@ -19,18 +19,22 @@ class Order:
     """
     What should exist for one instance: replicas 1..`replicas`, each running `config`.
 
-    `operation_id` is the idempotency key: two calls with one id start nothing twice. `config` is the rendered YAML that
-    the control plane also pushes. `enrol` mints an enrolment URL (a secret) for a replica that has to be started;
+    `operation_id` is the idempotency key: two calls with one id start nothing twice. `config` is, by replica, the rendered
+    YAML that the control plane also pushes to it. `enrol` mints an enrolment URL (a secret) for a replica that has to be started;
     `uid_of` is the instance_uid that replica must present. Replicas above `replicas` are stopped.
+
+    With `only`, no other replica is started or replaced; without `stops`, none is stopped. So an update touches one.
     """
 
     instance_id: str
     name: str
     operation_id: str
     replicas: int
-    config: str
+    config: Callable[[int], str]
     enrol: Callable[[int], Awaitable[str]]
     uid_of: Callable[[int], str]
+    only: frozenset[int] | None = None
+    stops: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +96,13 @@ class Provisioner(Protocol):
         """Why no gateway could be started now, or "". Cheap: it is asked every ten seconds, and before a refusal."""
 
     async def apply(self, order: Order) -> tuple[Placed, ...]:
-        """Make it so; returns when the processes exist, not when they serve."""
+        """Make it so; returns when the processes exist, not when they serve. Answers with all of 1..`replicas` that run."""
 
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         """Ask every replica's endpoint now. Never raises for a replica that does not answer."""
+
+    async def alive(self, instance_id: str) -> frozenset[int] | None:
+        """Which replicas have a process now; None for an instance of which nothing is known here."""
 
     async def keep(self, instance_id: str, config: str) -> None:
         """`config` was acknowledged as active: from now on it is what a replica boots with."""

@@ -21,6 +21,7 @@ from mcpg.engine.accept import (
     first_or_same,
     needs_provisioner,
     new_operation,
+    occupy,
     running_on,
     same_request,
     scope_of,
@@ -30,7 +31,7 @@ from mcpg.engine.config import DEFAULT_CONFIG, Rendered, render
 from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
 from mcpg.errors import BadSpec, NameTaken, NoCapacity, NotFound, Refused
-from mcpg.machines import enrolment, provision, teardown
+from mcpg.machines import enrolment, provision, recovery, teardown
 from mcpg.store import reads, writes
 from mcpg.store.clock import short_id, uuid7
 from mcpg.store.journal import Fire, Step, canonical
@@ -148,7 +149,7 @@ async def _update(
     old: dict[str, Any] = holder["spec"]
     operation_id, at = short_id("op-"), engine.clock()
     spec = _next_spec(engine, wish, old)
-    also: list[Step] = [writes.occupy_instance(holder["id"], operation_id, wish.name)]
+    also = await occupy(engine, holder, operation_id, actor)
     if config is not None and wish.config is not None:
         versions = await reads.config_versions(engine.db, holder["id"])
         spec["config_version"] = versions[0]["version"] + 1 if versions else 1
@@ -262,7 +263,7 @@ async def _delete(
         await _must_have_departed(engine, row)
         before = [writes.departed_only(row["id"])]
     held = await reads.find_operation(engine.db, row["operation_id"]) if row["operation_id"] else None
-    if held is not None and held["state"] == "paused":
+    if held is not None and held["state"] == "paused" and held["machine"] != recovery.MACHINE.name:
         if held["machine"] == teardown.MACHINE.name:  # the same delete, asked for again: go on with it
             await engine.db.writer.fire(
                 Fire(
@@ -278,7 +279,7 @@ async def _delete(
             return running
     operation_id, name = short_id("op-"), row["name"] or row["instance_uid"]
     op = new_operation(operation_id, "teardown", "delete", scope, name, row["id"], row["spec"], None, actor, digest)
-    also: list[Step] = [*before, writes.occupy_instance(row["id"], operation_id, name)]
+    also: list[Step] = [*before, *await occupy(engine, row, operation_id, actor)]
     return await accept(engine, op, teardown.Event.ACCEPT, also, key, retry_of=again.operation_id if again else None)
 
 

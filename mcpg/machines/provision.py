@@ -44,8 +44,9 @@ class Seen(Facts):
     """
     Counts of replicas: wanted, enrolled, with the wanted config acknowledged as active, and with an endpoint that
     answers. `rolled`: those that were told so far (an update tells one at a time); `before`: those that served when it
-    began. `cancelled`: somebody asked to stop. `paused_in`: the state it was paused in. `evidence`: the provisioner can
-    observe at all (the no-op one cannot).
+    began; `surplus`: those above the wanted number that are still there (a scale down stops them last). `cancelled`:
+    somebody asked to stop. `paused_in`: the state it was paused in. `evidence`: the provisioner can observe at all (the
+    no-op one cannot).
     """
 
     replicas: int = 0
@@ -54,19 +55,21 @@ class Seen(Facts):
     answering: int = 0
     rolled: int = 0
     before: int = 0
+    surplus: int = 0
     cancelled: bool = False
     paused_in: str = ""
     evidence: bool = True
 
 
 def all_replicas_serve(seen: Seen) -> bool:
-    return not seen.evidence or seen.enrolled == seen.active == seen.answering == seen.replicas
+    served = not seen.evidence or seen.enrolled == seen.active == seen.answering == seen.replicas
+    return served and seen.surplus == 0
 
 
 def more_to_roll_and_all_that_served_serve(seen: Seen) -> bool:
     """Never fewer than N-1 serve: the next replica is touched when every one that served before serves again."""
     served = not seen.evidence or (seen.active >= seen.rolled and seen.answering >= min(seen.before, seen.replicas))
-    return seen.rolled < seen.replicas and served
+    return (seen.rolled < seen.replicas or seen.surplus > 0) and served
 
 
 def paused_while_allocating(seen: Seen) -> bool:

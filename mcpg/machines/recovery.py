@@ -99,10 +99,11 @@ MACHINE = Table(
         S.WATCHING: "it serves; it has to stay up for a while before this counts as recovered",
         S.RECOVERED: "it stayed up",
         S.PAUSED: "it ends over and over, or cannot be started: left alone until an operator decides",
-        S.CANCELLED: "left down, at someone's request",
+        S.CANCELLED: "left down, at someone's request: nothing is started until the gateway is published again",
         S.SUPERSEDED: "somebody published or deleted the gateway meanwhile: that operation sees to it",
     },
     moves=(
+        Move(S.REQUESTED, E.ACCEPT, S.PAUSED, crash_loop),  # ends of a recovery a moment ago count: see supervision.py
         Move(S.REQUESTED, E.ACCEPT, S.WAITING),
         Move(S.WAITING, E.DUE, S.RESTARTING),
         Move(S.RESTARTING, E.RETRY, S.RESTARTING),

@@ -38,7 +38,7 @@ async def instances(db: Database, live: Live, org: str | None, *, orphaned: bool
 def instance(row: Row, agents: Sequence[Row], live: Live) -> Instance:
     """One gateway, its state derived from its agents'."""
     replicas = row["spec"].get("replicas", 1)
-    bodies = [_agent(a, row["assigned_hash"], live) for a in agents if a["replica"] <= replicas]
+    bodies = [_agent(a, reads.assigned(row, a["replica"])[1], live) for a in agents if a["replica"] <= replicas]
     seen = [b.last_seen_at for b in bodies if b.last_seen_at]
     state = derived_state(agents, replicas)
     return Instance(

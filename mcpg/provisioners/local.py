@@ -84,7 +84,7 @@ class Local:
         """Replicas in parallel; the first failure is raised after every one has come to an end."""
         async with self._lock(order.instance_id):
             known = self._shelf.replicas(order.instance_id)
-            surplus = [self._discard(replica) for replica in known if replica.number > order.replicas]
+            surplus = [self._discard(r) for r in known if order.stops and r.number > order.replicas]
             places = [self._place(order, number) for number in range(1, order.replicas + 1)]
             results = await asyncio.gather(*places, *surplus, return_exceptions=True)
         for result in results:
@@ -97,6 +97,17 @@ class Local:
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         """GET /health of each replica, in parallel, after a look at who listens there: it must be that replica."""
         return tuple(await asyncio.gather(*map(self._ask, self._shelf.replicas(instance_id))))
+
+    async def alive(self, instance_id: str) -> frozenset[int] | None:
+        """A look at the records and at /proc; takes no lock, so also while an apply is under way."""
+        replicas = self._shelf.replicas(instance_id)
+        return frozenset(r.number for r in replicas if self._runs(r)) if replicas else None
+
+    @staticmethod
+    def _runs(replica: Replica) -> bool:
+        operation_id = replica.launched()
+        record = processes.read_record(replica.pid_file(operation_id)) if operation_id else None
+        return record is not None and processes.is_alive(record.identity, replica.marker)
 
     async def keep(self, instance_id: str, config_text: str) -> None:
         """Rewrites the boot files. A running gateway does not read its file again: it got *config_text* by push."""
@@ -147,9 +158,11 @@ class Local:
         self.gateway_version = gateway.version
         return gateway
 
-    async def _place(self, order: Order, number: int) -> Placed:
+    async def _place(self, order: Order, number: int) -> Placed | None:
         replica = self._shelf.replica(order.instance_id, number)
         watch = await self._living(replica)
+        if order.only is not None and number not in order.only:
+            return _placed(order, replica, watch, started=False) if watch is not None else None
         if watch is not None:
             deaf = processes.listener(replica.port, watch.identity, watch.marker) == "other"
             if not deaf and replica.control_plane in ("", self._grpc_url):
@@ -176,7 +189,10 @@ class Local:
             replica.remember_port(port)
             replica.remember_control_plane(self._grpc_url)
             attach = attachment.control_plane(order, replica, gateway, self._grpc_url, url)
-            write(replica.boot_file, config.boot(order.config, bind=f"127.0.0.1:{port}", control_plane=attach))
+            write(
+                replica.boot_file,
+                config.boot(order.config(replica.number), bind=f"127.0.0.1:{port}", control_plane=attach),
+            )
             replica.forget_ends()
             launched = await processes.launch(
                 gateway.argv,

@@ -26,6 +26,9 @@ class Noop:
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         return ()
 
+    async def alive(self, instance_id: str) -> frozenset[int] | None:
+        return None
+
     async def keep(self, instance_id: str, config: str) -> None:
         """Nothing boots."""
 

@@ -7,7 +7,7 @@ Constant SQL on the read-only connection. A function named `find_*` may answer N
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mcpg.errors import NotFound, Usage
@@ -194,6 +194,21 @@ async def open_operations(db: Database) -> list[Row]:
     return await _many(db, "SELECT * FROM operation WHERE finished_at IS NULL ORDER BY created_at")
 
 
+async def last_operation(db: Database, instance_id: str) -> Row | None:
+    """The newest of one instance."""
+    return await _one(
+        db, "SELECT * FROM operation WHERE instance_id=? ORDER BY created_at DESC, id DESC LIMIT 1", instance_id
+    )
+
+
+async def unattended(db: Database) -> list[str]:
+    """Managed instances on which no operation runs and that hold room: whoever is down of these is to be brought back."""
+    rows = await db.many(
+        "SELECT id FROM instance WHERE deleted_at IS NULL AND managed=1 AND operation_id IS NULL AND orphaned_at IS NULL"
+    )
+    return [r["id"] for r in rows]
+
+
 def _line(row: Row) -> Line:
     return Line(**{k: v for k, v in row.items() if k != "id"})
 
@@ -223,7 +238,11 @@ async def histories(db: Database, subjects: list[str]) -> dict[str, list[Line]]:
 
 # ---- instances, agents, configs, tokens
 
-_WITH_CLUSTER = "SELECT i.*, c.name AS cluster FROM instance i LEFT JOIN cluster c ON c.id=i.cluster_id"
+_WITH_CLUSTER = (
+    "SELECT i.*, c.name AS cluster, f.rendered_sha256 AS rolling_hash FROM instance i"
+    " LEFT JOIN cluster c ON c.id=i.cluster_id"
+    " LEFT JOIN config_version f ON f.instance_id=i.id AND f.version=i.rolling_from"
+)
 
 
 async def find_instance(db: Database, instance_id: str) -> Row | None:
@@ -305,6 +324,29 @@ async def config_versions(db: Database, instance_id: str) -> list[Row]:
 
 async def find_config(db: Database, instance_id: str, version: int) -> Row | None:
     return await _one(db, "SELECT * FROM config_version WHERE instance_id=? AND version=?", instance_id, version)
+
+
+def assigned(instance: Row, replica: int) -> tuple[int | None, str]:
+    """
+    The config version and hash that this replica must run. While an update rolls, those it has not come to keep the old
+    one. The only place that says so.
+    """
+    if instance["rolling_from"] is not None and replica > instance["rolled"]:
+        return instance["rolling_from"], instance["rolling_hash"]
+    return instance["config_version"], instance["assigned_hash"]
+
+
+async def assigned_of(db: Database, instance: Row, replicas: Iterable[int]) -> dict[int, Row]:
+    """The config of each of *replicas*, as `assigned` has it; those that have none are left out."""
+    configs: dict[int, Row | None] = {}
+    out: dict[int, Row] = {}
+    for replica in replicas:
+        version, _ = assigned(instance, replica)
+        if version is not None and version not in configs:
+            configs[version] = await find_config(db, instance["id"], version)
+        if version is not None and (found := configs[version]) is not None:
+            out[replica] = found
+    return out
 
 
 async def find_token(db: Database, nonce_hash: str) -> Row | None:

@@ -34,6 +34,16 @@ def occupy_instance(instance_id: str, operation_id: str, what: str) -> Also:
     )
 
 
+def recovery_over(instance_id: str, operation_id: str) -> Also:
+    """The recovery that ran on the instance has given way; refused with Busy when another operation runs there."""
+    return Also(
+        "UPDATE instance SET operation_id=NULL WHERE id=? AND operation_id=?",
+        (instance_id, operation_id),
+        expect=1,
+        refuse=lambda: Busy("another operation is running on it", cause="it was accepted a moment earlier"),
+    )
+
+
 def departed_only(instance_id: str) -> Also:
     """Changes nothing; refused when an agent of it is anything but departed."""
     return Also(
@@ -45,12 +55,23 @@ def departed_only(instance_id: str) -> Also:
     )
 
 
-def assign(instance_id: str, cluster_id: str, spec: dict[str, Any], version: int, config_hash: str) -> Also:
-    """What the instance should be from now on."""
+def assign(
+    instance_id: str, cluster_id: str, spec: dict[str, Any], version: int, config_hash: str,
+    rolling_from: int | None = None,
+) -> Also:  # fmt: skip
+    """
+    What the instance should be from now on. With *rolling_from*, a config version, only its first replica: the others keep
+    that one until `roll` comes to them.
+    """
     return Also(
-        "UPDATE instance SET cluster_id=?,spec=?,config_version=?,assigned_hash=? WHERE id=?",
-        (cluster_id, canonical(spec), version, config_hash, instance_id),
+        "UPDATE instance SET cluster_id=?,spec=?,config_version=?,assigned_hash=?,rolling_from=?,rolled=? WHERE id=?",
+        (cluster_id, canonical(spec), version, config_hash, rolling_from, int(rolling_from is not None), instance_id),
     )
+
+
+def roll(instance_id: str, rolled: int) -> Also:
+    """Of an instance that is being rolled: the replicas 1 to *rolled* are assigned the new config, the others the old."""
+    return Also("UPDATE instance SET rolled=? WHERE id=?", (rolled, instance_id))
 
 
 def forget_refusals(instance_id: str) -> Also:
@@ -63,8 +84,10 @@ def set_endpoints(instance_id: str, endpoints: list[str]) -> Also:
 
 
 def mark_ready(instance_id: str, at: int) -> Also:
-    """Its endpoints are shown; the operation that made it so is over."""
-    return Also("UPDATE instance SET ready_at=?,operation_id=NULL WHERE id=?", (at, instance_id))
+    """Its endpoints are shown, every replica is assigned one config; the operation that made it so is over."""
+    return Also(
+        "UPDATE instance SET ready_at=?,operation_id=NULL,rolling_from=NULL,rolled=0 WHERE id=?", (at, instance_id)
+    )
 
 
 def hide_endpoints(instance_id: str) -> Also:

@@ -52,6 +52,9 @@ class Scripted:
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         return ()
 
+    async def alive(self, instance_id: str) -> frozenset[int] | None:
+        return None
+
     async def keep(self, instance_id: str, config: str) -> None: ...
 
     async def remove(self, instance_id: str) -> Removed:

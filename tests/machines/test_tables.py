@@ -10,7 +10,8 @@ from enum import Enum
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from mcpg.engine.effects import EFFECTS, UNDO
+from mcpg.engine.effects import UNDO
+from mcpg.engine.loop import WORK
 from mcpg.errors import MAPPING, GuardRefused, McpgError, NoSuchMove
 from mcpg.machines import TABLES, page, provision
 from mcpg.machines.table import NO_FACTS, Facts, Move, Owner, Table, Wait, Work
@@ -136,7 +137,7 @@ def test_every_machine_has_a_row_to_live_in(table: Table) -> None:
 
 def test_every_effect_a_table_names_exists() -> None:
     named = {r.effect for t in TABLES.values() for r in t.rests.values() if isinstance(r, Work)}
-    assert named == set(EFFECTS)
+    assert named == set(WORK)
 
 
 def test_every_undo_a_table_names_exists() -> None:

@@ -115,7 +115,7 @@ async def enrol(replica: int) -> str:
 
 
 def order(instance_id: str, operation_id: str = "op-1", *, replicas: int = 1, config: str = "{}\n") -> Order:
-    return Order(instance_id, "echo", operation_id, replicas, config, enrol, lambda replica: f"uid-{replica}")
+    return Order(instance_id, "echo", operation_id, replicas, lambda _: config, enrol, lambda replica: f"uid-{replica}")
 
 
 @pytest.fixture
