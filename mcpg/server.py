@@ -132,15 +132,18 @@ class ControlPlane:
     """
     A running control plane, as an async context manager. Ports given as 0 come from the kernel; `started` says which.
 
-    `provisioner` replaces the one the settings name (tests bring their own).
+    `provisioner` and `timeout` replace what the settings say (tests bring their own).
     """
 
     started: Started
     engine: Engine
     db: Database
 
-    def __init__(self, settings: Settings, *, provisioner: Provisioner | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, provisioner: Provisioner | None = None, timeout: Timeout | None = None
+    ) -> None:
         self._settings = settings
+        self._timeout = timeout or timeouts(settings)
         self._given = provisioner
         self._undo: list[Callable[[], Any]] = []
         self._parts: ApiParts
@@ -187,7 +190,7 @@ class ControlPlane:
         http_port = sock.getsockname()[1]
         http_url = f"http://{_url_host(http_host)}:{http_port}"
         external = s.external_url.rstrip("/") or http_url
-        timeout = timeouts(s)
+        timeout = self._timeout
         self.db = await Database.open(locate(s.db_url, s.state_dir), timeout=timeout)
         self._undo.append(self.db.close)
         await seed(self.db, now_us, local_gateways_max=s.local_gateways_max)

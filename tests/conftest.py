@@ -24,6 +24,7 @@ from mcpg.engine.ports import Provisioner
 from mcpg.server import ControlPlane
 from mcpg.settings import Server
 from mcpg.store.database import Database
+from mcpg.store.journal import Timeout
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = ROOT / "snapshots"
@@ -106,6 +107,22 @@ class Plane:
     async def operation(self, operation_id: str) -> dict[str, Any]:
         return (await self.client.get(f"/v1/orgs/default/operations/{operation_id}")).raise_for_status().json()
 
+    async def steer(self, operation_id: str, verb: str, reason: str = "") -> dict[str, Any]:
+        """POST resume, retry or cancel: the operation as it is then."""
+        body = {"reason": reason} if reason else {}
+        answer = await self.client.post(f"/v1/operations/{operation_id}/{verb}", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def reaches(self, operation_id: str, *states: str) -> dict[str, Any]:
+        """The operation, once it is in one of *states*."""
+
+        async def there() -> dict[str, Any] | None:
+            found = await self.operation(operation_id)
+            return found if found["state"] in states else None
+
+        return await self.until(there, f"{operation_id} is {' or '.join(states)}")
+
     async def instances(self) -> list[dict[str, Any]]:
         return (await self.client.get("/v1/orgs/default/instances")).raise_for_status().json()
 
@@ -141,10 +158,12 @@ StartPlane = Callable[..., AbstractAsyncContextManager[Plane]]
 
 
 @asynccontextmanager
-async def running(state_dir: Path, *, given: Provisioner | None = None, **settings: Any) -> AsyncIterator[Plane]:
+async def running(
+    state_dir: Path, *, given: Provisioner | None = None, timeout: Timeout | None = None, **settings: Any
+) -> AsyncIterator[Plane]:
     wanted = {"bind_http": "127.0.0.1:0", "bind_grpc": "127.0.0.1:0", "provisioner": "noop", **settings}
     async with (
-        ControlPlane(Server(state_dir=state_dir, **wanted), provisioner=given) as control,
+        ControlPlane(Server(state_dir=state_dir, **wanted), provisioner=given, timeout=timeout) as control,
         httpx.AsyncClient(base_url=control.started.http_url, timeout=60, trust_env=False) as client,
     ):
         yield Plane(control, client)

@@ -279,7 +279,8 @@ class Engine(Core):
         for stray in list(self._strays.get(op.instance_id, ())):  # to undo what is still being done would undo nothing
             await self._until(driver, stray, None)
         if driver.is_overtaken or self._left(op) == 0.0:
-            return None if driver.is_overtaken else await self._late(op, rest)
+            busy = "work that was interrupted has not ended yet" if self._strays.get(op.instance_id) else ""
+            return None if driver.is_overtaken else await self._late(op, rest, busy)
         work = asyncio.ensure_future(WORK[rest.effect](self, op))
         try:
             await self._until(driver, work, None)
@@ -341,11 +342,9 @@ class Engine(Core):
         work.add_done_callback(ended)
         work.cancel()
 
-    async def _late(self, op: Operation, rest: Work) -> Outcome:
+    async def _late(self, op: Operation, rest: Work, why: str = "") -> Outcome:
         """The deadline has passed; with the last words of what failed before, whichever process heard them."""
-        words = last_words(await reads.history(self.db, op.id), op.state)
-        if self._strays.get(op.instance_id):
-            words = words or "work that was interrupted has not ended yet"
+        words = why or last_words(await reads.history(self.db, op.id), op.state)
         reason = f"{rest.effect} did not end in {self._allowed(op)}" + (f": {words}" if words else "")
         return Outcome(rest.late, reason=reason, data={"code": "deadline"})
 

@@ -145,7 +145,7 @@ def _refuse(row: Row, what: str, cause: str) -> NoReturn:
     look = f"mcpg-ctl operation show {row['id']}"
     raise Refused(
         f"operation {row['id']} ({row['kind']} {row['name']}) cannot be {what}: it is {row['state']}",
-        cause=f"{cause}; possible now: {', '.join(ways) or 'nothing, it is over'}",
+        cause=f"{cause}; possible now: {', '.join(ways) or 'nothing'}",
         hint="      or: ".join(f"mcpg-ctl operation {way} {row['id']}" for way in ways) or look,
         operation_id=row["id"],
         state=row["state"],

@@ -12,7 +12,9 @@ class Scripted:
     """
     Implements Provisioner. `problems` are raised by successive applies; `hold` blocks apply until it is set.
 
-    `unreachable` is why no gateway could be started.
+    `unreachable` is why no gateway could be started. `interrupted` counts the applies that were cut short while held; with
+    `deaf` such an apply does not listen: it goes on until `deaf` is set, and then has started something. `story` is what
+    was begun and ended, in order.
     """
 
     name = "scripted"
@@ -27,6 +29,10 @@ class Scripted:
         self.removed: list[str] = []
         self.running: dict[str, int] = {}
         self.unreachable = ""
+        self.interrupted = 0
+        self.deaf: asyncio.Event | None = None
+        self.remove_hold: asyncio.Event | None = None
+        self.story: list[str] = []
         self.entered = asyncio.Event()
         self.on_exit: Callable[[Exited], None]
 
@@ -39,8 +45,11 @@ class Scripted:
     async def apply(self, order: Order) -> tuple[Placed, ...]:
         self.orders.append(order)
         self.entered.set()
-        if self.hold is not None:
-            await self.hold.wait()
+        self.story.append("apply begins")
+        try:
+            await self._held(order)
+        finally:
+            self.story.append("apply ends")
         if self.problems:
             raise self.problems.pop(0)
         self.running[order.instance_id] = order.replicas
@@ -48,6 +57,17 @@ class Scripted:
             Placed(r, 1000 + r, 2000 + r, (f"http://127.0.0.1:{2000 + r}/mcp",), True)
             for r in range(1, order.replicas + 1)
         )
+
+    async def _held(self, order: Order) -> None:
+        try:
+            if self.hold is not None:
+                await self.hold.wait()
+        except asyncio.CancelledError:
+            self.interrupted += 1
+            if self.deaf is not None:
+                await self.deaf.wait()
+                self.running[order.instance_id] = order.replicas
+            raise
 
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         return ()
@@ -60,6 +80,9 @@ class Scripted:
     async def remove(self, instance_id: str) -> Removed:
         if self.remove_problems:
             raise self.remove_problems.pop(0)
+        self.story.append("remove")
+        if self.remove_hold is not None:
+            await self.remove_hold.wait()
         self.removed.append(instance_id)
         self.running.pop(instance_id, None)
         return Removed((), "removed")

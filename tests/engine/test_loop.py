@@ -11,8 +11,6 @@ import pytest
 
 from mcpg.engine.ports import Exited
 from mcpg.errors import PermanentError, TemporaryError
-from mcpg.machines import provision
-from mcpg.store.journal import Fire
 from tests.conftest import Plane, StartPlane
 from tests.engine.fakes import Scripted
 
@@ -69,14 +67,17 @@ async def test_an_unforeseen_exception_is_an_event_with_its_words(on: Plane, scr
     assert events[-1]["reason"] == "ZeroDivisionError: by zero"
 
 
-async def test_work_that_does_not_end_in_time_is_taken_back(scripted: Scripted, start_plane: StartPlane) -> None:
+async def test_work_that_does_not_end_in_time_is_interrupted_and_pauses(
+    scripted: Scripted, start_plane: StartPlane
+) -> None:
     scripted.hold = asyncio.Event()
     async with start_plane(given=scripted, apply_timeout_s=0.05) as plane:
         events = await plane.publish("edge-1")
-        assert story(events)[-2:] == [("deadline", "compensating"), ("undone", "failed")]
-        assert "did not end in 0.05 s" in events[-1]["message"]
-        assert events[-1]["code"] == "deadline"
-        assert await places(plane) == 0
+        assert story(events)[-2:] == [("reserved", "applying"), ("deadline", "paused")]
+        assert (events[-1]["message"], events[-1]["code"]) == ("apply did not end in 0.05 s", "deadline")
+        found = await plane.operation(events[-1]["operation_id"])
+        assert (found["paused_in"], found["error"], found["running"]) == ("applying", events[-1]["message"], True)
+        assert (scripted.interrupted, await places(plane)) == (1, 1)
 
 
 async def test_compensation_undoes_what_the_journal_says_was_begun_newest_first(on: Plane, scripted: Scripted) -> None:
@@ -136,7 +137,7 @@ async def test_what_a_compensation_orders_has_a_key_of_its_own_and_a_new_one_aft
     paused = (await on.publish("edge-1", config_toml="governance: {}"))[-1]
     assert paused["state"] == "paused"
     op = paused["operation_id"]
-    await on.db.writer.submit([Fire(provision.MACHINE, op, provision.Event.RESUME, "someone")])
+    await on.steer(op, "resume")
 
     async def ended() -> bool:
         return bool((await on.operation(op))["state"] == "failed")
@@ -215,10 +216,10 @@ async def test_a_deadline_that_passed_while_nobody_ran_is_still_kept(
     await asyncio.gather(stream, return_exceptions=True)
     async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=3600) as second:
 
-        async def failed() -> bool:
-            return (await second.operation(operation))["state"] == "failed"
+        async def paused() -> bool:
+            return (await second.operation(operation))["state"] == "paused"
 
-        await second.until(failed, "the operation failed")
+        await second.until(paused, "the operation paused")
 
 
 async def test_an_idle_engine_runs_nothing(on: Plane) -> None:

@@ -1,0 +1,406 @@
+"""What an operator does to an operation: cancel in any state, resume, retry; each once, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from mcpg.errors import PermanentError, TemporaryError
+from mcpg.machines import TABLES, provision, recovery, teardown
+from mcpg.machines.table import Owner
+from mcpg.store.journal import Also
+from tests.conftest import Plane, StartPlane
+from tests.engine.fakes import Scripted
+from tests.engine.test_attempts import limits
+
+
+@pytest.fixture
+async def scripted() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+async def on(scripted: Scripted, start_plane: StartPlane) -> AsyncIterator[Plane]:
+    async with start_plane(given=scripted, local_gateways_max=3) as plane:
+        yield plane
+
+
+async def places(plane: Plane) -> int:
+    return int((await plane.client.get("/v1/clusters")).json()[0]["gateways_running"])
+
+
+class Begun:
+    """A publish or delete that is under way: its id, and its ladder when it has ended."""
+
+    def __init__(self, task: asyncio.Task[list[dict[str, Any]]], op: str) -> None:
+        self.task, self.op = task, op
+
+
+async def begun(plane: Plane, state: str, task: asyncio.Task[list[dict[str, Any]]]) -> Begun:
+    async def there() -> str:
+        rows = (await plane.client.get("/v1/operations")).json()
+        return rows[0]["id"] if rows and rows[0]["state"] == state else ""
+
+    return Begun(task, await plane.until(there, f"it is {state}"))
+
+
+async def creating(plane: Plane, state: str = "applying", name: str = "edge-1", **body: Any) -> Begun:
+    return await begun(plane, state, asyncio.create_task(plane.publish(name, **body)))
+
+
+async def refused(plane: Plane, op: str, verb: str, status: int = 409) -> dict[str, Any]:
+    answer = await plane.client.post(f"/v1/operations/{op}/{verb}", json={})
+    assert answer.status_code == status, answer.text
+    return dict(answer.json())
+
+
+# ---- the matrix
+
+
+def test_lesson_6_cancel_is_legal_in_every_state_that_is_not_final() -> None:
+    """A cancel in the middle of provisioning left an instance busy for ever elsewhere: no state may refuse it."""
+    for machine in (provision, recovery):
+        open_states = [s.value for s in machine.State if s not in machine.MACHINE.final]
+        refusing = [s for s in open_states if "cancel" not in machine.MACHINE.allowed(s)]
+        assert refusing == [], machine.MACHINE.name
+    table = teardown.MACHINE
+    assert [s.value for s in teardown.State if "cancel" in table.allowed(s.value)] == ["requested", "draining"]
+
+
+@pytest.mark.parametrize("name", ["provision", "teardown", "recovery"])
+@pytest.mark.parametrize("verb", ["resume", "retry", "cancel"])
+async def test_lesson_6_whatever_may_arrive_in_a_state_is_accepted_or_refused_in_words(
+    on: Plane, name: str, verb: str
+) -> None:
+    """The whole matrix of state and event: nothing is ignored in silence, and a refusal names the state and what can be."""
+    table = TABLES[name]
+    uid = (await on.publish("edge-1"))[-1]["coords"]["instance_uid"]
+    for state in table.states:
+        op = f"op-{name[:4]}-{verb}-{state.value}".replace("_", "-")
+        await written(on, op, name, state.value, uid)
+        answer = await on.client.post(f"/v1/operations/{op}/{verb}", json={})
+        if answer.status_code == 200:
+            assert verb in table.allowed(state.value) or state in table.failures or state.value == "paused", state
+            continue
+        told = answer.json()
+        assert answer.status_code == 409, (state, told)
+        if told["code"] in ("busy", "name_taken"):  # a request made anew, refused like any
+            assert state in table.failures
+            continue
+        assert (told["code"], told["details"]["state"]) == ("refused", state.value)
+        assert verb not in told["details"]["allowed"]
+        assert state.value in told["title"]
+        assert told["detail"]
+        assert told["hint"]
+
+
+async def written(plane: Plane, op: str, machine: str, state: str, uid: str) -> None:
+    """A row in *state* as an engine of long ago may have left it; nobody drives it."""
+    rows = await plane.db.many("SELECT * FROM operation LIMIT 1")
+    kind = {"provision": "update", "teardown": "delete", "recovery": "recover"}[machine]
+    row = {**rows[0], "id": op, "machine": machine, "kind": kind, "state": state, "instance_id": uid, "version": 1,
+           "previous": rows[0]["spec"], "idempotency_key": None, "finished_at": None}  # fmt: skip
+    is_final = state in TABLES[machine].final_values
+    row |= {"finished_at": 1 if is_final else None, "paused_in": "applying", "deadline_at": None}
+    names = ",".join(row)
+    await plane.db.writer.execute(
+        Also(f"INSERT INTO operation({names}) VALUES({','.join('?' * len(row))})", tuple(row.values()))
+    )
+
+
+# ---- cancel
+
+
+async def test_a_create_that_is_cancelled_while_its_effect_runs_leaves_nothing(on: Plane, scripted: Scripted) -> None:
+    scripted.hold = asyncio.Event()
+    create = await creating(on, replicas=2)
+    await scripted.entered.wait()
+    assert await places(on) == 2
+    answer = await on.steer(create.op, "cancel", "wrong name")
+    assert answer["state"] in ("compensating", "cancelled")
+    events = await create.task
+    assert [(e["event"], e["state"]) for e in events[-2:]] == [("cancel", "compensating"), ("undone", "cancelled")]
+    assert (events[-1]["code"], events[-1]["reason"]) == ("cancelled", "cancelled by local: wrong name")
+    assert (events[-2]["actor"], events[-1]["actor"]) == ("local", "engine")
+    assert (scripted.interrupted, scripted.running) == (1, {})
+    assert (await places(on), await on.instances()) == (0, [])
+    scripted.hold.set()
+    assert (await on.publish("edge-1"))[-1]["state"] == "ready", "its name is free"
+
+
+async def test_undo_comes_after_do_when_the_work_does_not_listen(on: Plane, scripted: Scripted) -> None:
+    """Work that cannot be interrupted is waited for: else it would start something after everything was taken back."""
+    scripted.hold, scripted.deaf = asyncio.Event(), asyncio.Event()
+    create = await creating(on)
+    await scripted.entered.wait()
+    await on.steer(create.op, "cancel")
+    assert (await on.operation(create.op))["state"] == "compensating"
+    assert scripted.story == ["apply begins"], "the undo waits"
+    scripted.deaf.set()
+    assert (await create.task)[-1]["state"] == "cancelled"
+    assert scripted.story == ["apply begins", "apply ends", "remove"]
+    assert (scripted.running, await places(on)) == ({}, 0)
+
+
+async def test_work_that_never_ends_after_it_was_interrupted_pauses_with_words(
+    scripted: Scripted, start_plane: StartPlane
+) -> None:
+    scripted.hold, scripted.deaf = asyncio.Event(), asyncio.Event()
+    async with start_plane(given=scripted, timeout=limits(compensating=0.1)) as plane:
+        create = await creating(plane)
+        await scripted.entered.wait()
+        await plane.steer(create.op, "cancel")
+        paused = (await create.task)[-1]
+        words = "compensate did not end in 0.1 s: work that was interrupted has not ended yet"
+        assert (paused["_event"], paused["message"]) == ("paused", words)
+        scripted.deaf.set()
+        await plane.steer(create.op, "resume")
+        assert (await plane.reaches(create.op, "cancelled"))["code"] == "cancelled"
+        assert scripted.running == {}
+
+
+async def test_a_cancel_while_an_attempt_is_put_off_does_not_wait_for_it(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [TemporaryError("not yet", delay=3600)]
+    create = await creating(on)
+
+    async def put_off() -> bool:
+        return (await on.operation(create.op))["attempt"] == 1
+
+    await on.until(put_off, "the attempt is put off")
+    await on.steer(create.op, "cancel")
+    assert (await create.task)[-1]["state"] == "cancelled"
+    assert (scripted.running, await places(on)) == ({}, 0)
+
+
+async def test_a_cancel_while_it_is_confirmed_is_taken_back_too(scripted: Scripted, start_plane: StartPlane) -> None:
+    scripted.observes = True
+    async with start_plane(given=scripted) as plane:
+        create = await creating(plane, "confirming")
+        await plane.steer(create.op, "cancel")
+        assert (await create.task)[-1]["state"] == "cancelled"
+        assert (scripted.running, await places(plane)) == ({}, 0)
+
+
+async def test_a_cancelled_update_has_its_spec_and_config_of_before(on: Plane, scripted: Scripted) -> None:
+    await on.publish("edge-1", config_toml="mcp: {}")
+    before = (await on.instances())[0]
+    scripted.entered.clear()
+    scripted.hold = asyncio.Event()
+    update = await creating(on, replicas=2, config_toml="governance: {}")
+    await scripted.entered.wait()
+    assert (await on.instances())[0]["assigned_hash"] != before["assigned_hash"]
+    hold, scripted.hold = scripted.hold, None
+    await on.steer(update.op, "cancel")
+    assert (await update.task)[-1]["state"] == "cancelled"
+    after = (await on.instances())[0]
+    for field in ("replicas", "assigned_hash", "state", "addressable"):
+        assert after[field] == before[field], field
+    assert (scripted.running, await places(on)) == ({before["id"]: 1}, 1)
+    assert not hold.is_set()
+
+
+async def test_a_rollback_that_is_cancelled_ends_cancelled(on: Plane, scripted: Scripted) -> None:
+    """It was failing by itself: what was asked for is noted, and said at the end."""
+    scripted.problems, scripted.remove_hold = [PermanentError("no")], asyncio.Event()
+    create = await creating(on, "compensating")
+    await on.steer(create.op, "cancel", "never mind")
+    scripted.remove_hold.set()
+    end = (await create.task)[-1]
+    assert (end["state"], end["reason"]) == ("cancelled", "cancelled by local: never mind")
+    assert scripted.running == {}
+
+
+async def test_a_delete_is_cancelled_before_anything_was_stopped(scripted: Scripted, start_plane: StartPlane) -> None:
+    async with start_plane(given=scripted) as plane:
+        uid = (await plane.publish("edge-1"))[-1]["coords"]["instance_uid"]
+        before = await plane.instances()
+        drained = asyncio.Event()
+        plane.engine.fleet = Held(plane.engine.fleet, drained)
+        delete = await begun(plane, "draining", asyncio.create_task(plane.delete(uid)))
+        plan = (await plane.client.get(f"/v1/operations/{delete.op}/cancel-plan")).json()
+        assert (plan["state"], plan["steps"]) == ("cancelled", [])
+        assert plan["words"] == "nothing was stopped yet: the gateway stays"
+        await plane.steer(delete.op, "cancel")
+        assert (await delete.task)[-1]["state"] == "cancelled"
+        assert (await plane.instances(), scripted.removed) == (before, [])
+        drained.set()
+        assert (await plane.delete(uid))[-1]["state"] == "deleted"
+
+
+class Held:
+    """A fleet whose drain waits."""
+
+    def __init__(self, real: Any, until: asyncio.Event) -> None:
+        self._real, self._until = real, until
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def drain(self, instance_id: str) -> int:
+        await self._until.wait()
+        return int(await self._real.drain(instance_id))
+
+
+async def test_a_delete_that_has_begun_to_stop_things_cannot_be_cancelled(on: Plane, scripted: Scripted) -> None:
+    uid = (await on.publish("edge-1"))[-1]["coords"]["instance_uid"]
+    scripted.remove_hold = asyncio.Event()
+    delete = await begun(on, "deleting", asyncio.create_task(on.delete(uid)))
+    told = await refused(on, delete.op, "cancel")
+    assert told["title"] == f"operation {delete.op} (delete edge-1) cannot be cancelled: it is deleting"
+    assert "what was deleted does not come back" in told["detail"]
+    assert told["details"] == {"operation_id": delete.op, "state": "deleting", "allowed": []}
+    scripted.remove_hold.set()
+    assert (await delete.task)[-1]["state"] == "deleted"
+
+
+# ---- two at once
+
+
+@pytest.mark.parametrize("verb", ["resume", "cancel"])
+async def test_of_two_at_once_one_wins_and_the_other_is_told_the_state(
+    on: Plane, scripted: Scripted, verb: str
+) -> None:
+    scripted.problems = [PermanentError("no")]
+    scripted.remove_problems = [PermanentError("it will not die")]
+    scripted.remove_hold = None
+    op = (await on.publish("edge-1"))[-1]["operation_id"]
+    assert (await on.operation(op))["state"] == "paused"
+    scripted.remove_hold = asyncio.Event()
+    answers = await asyncio.gather(*(on.client.post(f"/v1/operations/{op}/{verb}", json={}) for _ in range(6)))
+    assert sorted(a.status_code for a in answers) == [200, 409, 409, 409, 409, 409]
+    for told in (a.json() for a in answers if a.status_code == 409):
+        assert told["details"]["state"] == "compensating"
+        assert told["detail"].rpartition("possible now: ")[2] == (
+            "cancel" if verb == "resume" else "nothing, it is over"
+        )
+    scripted.remove_hold.set()
+    end = await on.reaches(op, "failed", "cancelled")
+    assert [line["event"] for line in end["history"]].count(verb) == 1
+
+
+async def test_cancels_that_race_the_engine_all_come_to_an_end(start_plane: StartPlane) -> None:
+    """Whatever the engine was doing at that moment: each create is ready or cancelled, and what was taken fits that."""
+    scripted = Scripted()
+    async with start_plane(given=scripted, local_gateways_max=100) as plane:
+
+        async def one(i: int) -> tuple[str, int]:
+            create = asyncio.create_task(plane.publish(f"edge-{i}"))
+
+            async def there() -> str:
+                rows = (await plane.client.get(f"/v1/operations?name=edge-{i}")).json()
+                return rows[0]["id"] if rows else ""
+
+            op = await plane.until(there, "it is written down")
+            answer = await plane.client.post(f"/v1/operations/{op}/cancel", json={})
+            return (await create)[-1]["state"], answer.status_code
+
+        ends = await asyncio.gather(*(one(i) for i in range(30)))
+        assert {(state, code) for state, code in ends} <= {("cancelled", 200), ("ready", 409)}
+        ready = sum(state == "ready" for state, _ in ends)
+        assert (await places(plane), len(await plane.instances()), len(scripted.running)) == (ready, ready, ready)
+
+
+# ---- retry
+
+
+async def test_retry_of_what_is_put_off_tries_now(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [TemporaryError("not yet", delay=3600)]
+    create = await creating(on)
+
+    async def put_off() -> bool:
+        return (await on.operation(create.op))["attempt"] == 1
+
+    await on.until(put_off, "the attempt is put off")
+    await on.steer(create.op, "retry", "it is back")
+    events = await create.task
+    assert events[-1]["state"] == "ready"
+    line = next(e for e in events if e["event"] == "retry" and e["actor"] == "local")
+    assert line["message"] == "tried again now by local: it is back"
+
+
+async def test_retry_while_it_is_at_work_is_refused(on: Plane, scripted: Scripted) -> None:
+    scripted.hold = asyncio.Event()
+    create = await creating(on)
+    await scripted.entered.wait()
+    told = await refused(on, create.op, "retry")
+    assert told["details"]["allowed"] == ["cancel"]
+    assert told["hint"] == f"mcpg-ctl operation cancel {create.op}"
+    scripted.hold.set()
+    assert (await create.task)[-1]["state"] == "ready"
+    assert (await refused(on, create.op, "retry"))["detail"].startswith("it is over, and did not fail")
+
+
+async def test_retry_of_a_create_that_failed_asks_for_the_very_same_anew(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [PermanentError("no")]
+    failed = (await on.publish("edge-1", replicas=2, config_toml="governance: {}"))[-1]["operation_id"]
+    new = await on.steer(failed, "retry")
+    assert (new["retry_of"], new["kind"], new["name"]) == (failed, "create", "edge-1")
+    end = await on.reaches(new["id"], "ready")
+    assert end["replicas"] == 2
+    assert end["history"][0]["data"]["retry_of"] == failed
+    [instance] = await on.instances()
+    assert instance["replicas"] == 2
+    version = await on.client.get(f"{on.gateways}/edge-1/config-versions/1")
+    assert version.json()["raw_config"] == "governance: {}"
+    told = await refused(on, failed, "retry")
+    assert (told["code"], told["title"]) == ("name_taken", f"{failed} cannot be retried: the name edge-1 is taken")
+
+
+async def test_two_retries_of_one_operation_are_one_new_operation(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [PermanentError("no")]
+    failed = (await on.publish("edge-1"))[-1]["operation_id"]
+    scripted.hold = asyncio.Event()
+    answers = await asyncio.gather(*(on.steer(failed, "retry") for _ in range(4)))
+    assert len({a["id"] for a in answers}) == 1
+    scripted.hold.set()
+    await on.reaches(answers[0]["id"], "ready")
+
+
+async def test_retry_of_an_update_changes_only_what_it_was_to_change(on: Plane, scripted: Scripted) -> None:
+    await on.publish("edge-1", config_toml="mcp: {}")
+    scripted.problems = [PermanentError("no")]
+    failed = (await on.publish("edge-1", replicas=2))[-1]["operation_id"]
+    await on.publish("edge-1", config_toml="governance: {}")  # meanwhile somebody else changes the config
+    hash_now = (await on.instances())[0]["assigned_hash"]
+    new = await on.steer(failed, "retry")
+    await on.reaches(new["id"], "ready")
+    [instance] = await on.instances()
+    assert (new["kind"], instance["replicas"], instance["assigned_hash"]) == ("update", 2, hash_now)
+
+
+async def test_retry_of_an_update_whose_gateway_is_gone_is_refused(on: Plane, scripted: Scripted) -> None:
+    uid = (await on.publish("edge-1"))[-1]["coords"]["instance_uid"]
+    scripted.problems = [PermanentError("no")]
+    failed = (await on.publish("edge-1", replicas=2))[-1]["operation_id"]
+    await on.delete(uid)
+    told = await refused(on, failed, "retry")
+    assert told["title"] == f"{failed} cannot be retried: the gateway it was to update is gone"
+    await on.publish("edge-1")
+    assert (await refused(on, failed, "retry"))["detail"] == "another gateway has its name"
+
+
+async def test_retry_of_a_paused_one_is_a_resume(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [PermanentError("no")]
+    scripted.remove_problems = [PermanentError("it will not die")]
+    op = (await on.publish("edge-1"))[-1]["operation_id"]
+    assert (await on.steer(op, "retry"))["id"] == op
+    assert (await on.reaches(op, "failed"))["error"] == "no", "the cause is why it failed, not that it was resumed"
+
+
+async def test_a_busy_gateway_says_how_to_decide_on_what_paused(on: Plane, scripted: Scripted) -> None:
+    scripted.problems = [PermanentError("no")]
+    scripted.remove_problems = [PermanentError("it will not die")]
+    op = (await on.publish("edge-1"))[-1]["operation_id"]
+    answer = await on.client.post(on.gateways, json={"name": "edge-1", "replicas": 2})
+    assert answer.json()["hint"] == f"mcpg-ctl operation resume {op}      or: mcpg-ctl operation cancel {op}"
+
+
+def test_every_state_that_an_operator_owns_can_be_left_by_one() -> None:
+    for name in ("provision", "teardown", "recovery"):
+        table = TABLES[name]
+        for state, rest in table.rests.items():
+            if isinstance(rest, Owner) and state is not table.initial:
+                assert "resume" in table.allowed(state.value), (name, state)
