@@ -34,7 +34,8 @@ def free_port() -> int:
 class Served:
     """`mcpg-ctl serve` as a process of its own, on ports that stay the same over its restarts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, gateway: Path | None = None) -> None:
+        self.gateway = gateway or real("mcpg")
         self.state = folder / "state"
         self.http, self.grpc = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http}"
@@ -43,7 +44,7 @@ class Served:
 
     async def start(self) -> None:
         env = {k: v for k, v in os.environ.items() if not k.startswith("MCPG_")}
-        env |= {"MCPG_CP_GATEWAY_BIN": str(real("mcpg")), "HOME": str(self.state.parent)}
+        env |= {"MCPG_CP_GATEWAY_BIN": str(self.gateway), "HOME": str(self.state.parent)}
         argv = [sys.executable, "-m", "mcpg.cli.main", "serve", "--state-dir", str(self.state)]
         argv += ["--bind-http", f"127.0.0.1:{self.http}", "--bind-grpc", f"127.0.0.1:{self.grpc}"]
         with self.log.open("ab") as log:
