@@ -133,10 +133,10 @@ async def _replicas(engine: Core, op: Operation) -> list[ReplicaSeen]:
     agents = {a["replica"]: a for a in await reads.agents(engine.db, op.instance_id)}
     wanted = 0 if op.machine == "teardown" else int(op.spec.get("replicas", 0))
     numbers = sorted({*range(1, wanted + 1), *(n for n in agents if op.machine == "teardown")})
-    ended = engine.exits.get(op.instance_id)
+    exits = engine.exits.get(op.instance_id, {})
     out = []
     for number in numbers:
-        if ended is not None and ended.replica == number:
+        if (ended := exits.get(number)) is not None:
             out.append(ReplicaSeen(number, False, f"its process (pid {ended.pid}) ended: {ended}"))
             continue
         agent = agents.get(number)

@@ -10,7 +10,7 @@ from enum import Enum
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from mcpg.engine.effects import UNDO
+from mcpg.engine.compensation import FORESEEN, RUN
 from mcpg.engine.loop import WORK
 from mcpg.errors import MAPPING, GuardRefused, McpgError, NoSuchMove
 from mcpg.machines import TABLES, page, provision
@@ -142,7 +142,7 @@ def test_every_effect_a_table_names_exists() -> None:
 
 def test_every_undo_a_table_names_exists() -> None:
     named = {r.undo for t in TABLES.values() for r in t.rests.values() if isinstance(r, Work) and r.undo}
-    assert named == set(UNDO)
+    assert named == set(RUN) == set(FORESEEN)
 
 
 def test_cancel_is_accepted_in_every_state_of_a_provision_that_is_not_final() -> None:
