@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -23,11 +24,13 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from mcpg.engine.ports import Provisioner
 from mcpg.server import ControlPlane
 from mcpg.settings import Server
-from mcpg.store.database import Database
+from mcpg.store.database import Database, Where
 from mcpg.store.journal import Timeout
+from tests import postgres as postgresql
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = ROOT / "snapshots"
+BOTH = ("sqlite", "postgres")
 GATEWAY_BIN = ROOT / ".cache/gateway/node_modules/@mcpg-dev/cli-linux-x64/bin"
 
 
@@ -37,6 +40,12 @@ class InSnapshots(AmberSnapshotExtension):
     @classmethod
     def dirname(cls, *, test_location: Any) -> str:
         return str(SNAPSHOTS)
+
+    @classmethod
+    def get_snapshot_name(cls, *, test_location: Any, index: Any = 0) -> str:
+        """Without the database: what is told is the same on both."""
+        name = super().get_snapshot_name(test_location=test_location, index=index)
+        return re.sub(rf"\[({'|'.join(BOTH)})(-|\])", lambda found: "[" if found[2] == "-" else "", name)
 
 
 class Page(SingleFileSnapshotExtension):
@@ -181,15 +190,60 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.Server]:
+    """One PostgreSQL a session, started by the first test that needs it."""
+    with postgresql.serving() as server:
+        yield server
+
+
 @pytest.fixture
-def start_plane(tmp_path: Path, migrated: Path) -> StartPlane:
-    """`async with start_plane(provisioner="noop", …)`: a control plane on this test's state directory."""
+def database() -> str:
+    """Which database this test runs on. tests/store, tests/engine and tests/api have it twice: see their conftest.py."""
+    return "sqlite"
+
+
+NewDatabase = Callable[[], Where]
+
+
+@pytest.fixture
+def new_database(
+    database: str, migrated: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[NewDatabase]:
+    """`new_database()`: where a database with the schema and nothing in it is, for Database.open."""
+    made: list[str] = []
+
+    def new() -> Where:
+        if database == "postgres":
+            made.append(request.getfixturevalue("postgres").fresh())
+            return made[-1]
+        made.append(str(tmp_path / f"new-{len(made)}.db"))
+        return Path(shutil.copy(migrated, made[-1]))
+
+    yield new
+    if database == "postgres":
+        for url in made:
+            request.getfixturevalue("postgres").drop(url)
+
+
+@pytest.fixture
+def start_plane(tmp_path: Path, migrated: Path, database: str, new_database: NewDatabase) -> StartPlane:
+    """
+    `async with start_plane(provisioner="noop", …)`: a control plane on this test's state directory, or on *state_dir*; on
+    PostgreSQL each of them has a database of its own, unless `db_url` says otherwise.
+    """
+    urls: dict[Path, str] = {}
 
     def start(state_dir: Path | None = None, **settings: Any) -> AbstractAsyncContextManager[Plane]:
         state = state_dir or tmp_path / "state"
+        if database == "postgres" and "db_url" not in settings:
+            if state not in urls:
+                urls[state] = str(new_database())
+            settings["db_url"] = urls[state]
         if not state.exists():
             state.mkdir(mode=0o700)
-            shutil.copy(migrated, state / "cp-state.db")
+            if database == "sqlite":
+                shutil.copy(migrated, state / "cp-state.db")
         return running(state, **settings)
 
     return start

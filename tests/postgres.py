@@ -133,7 +133,7 @@ def serving() -> Iterator[Server]:
     with open(os.path.join(home, "log"), "wb") as log:
         server = subprocess.Popen(
             [folder / "postgres", "-D", data, "-p", str(port), "-k", home, *(f for o in options for f in ("-c", o))],
-            stdout=log, stderr=log, preexec_fn=_dies_with_us, **who,
+            stdout=log, stderr=log, preexec_fn=_dies_with_us, **who,  # noqa: PLW1509
         )  # fmt: skip
     try:
         end = time.monotonic() + START_S

@@ -247,7 +247,7 @@ class Engine(Core):
             self._set_clock(op)
 
     async def _moved_on(self, driver: _Driver) -> bool:
-        """Whether somebody moved the row while we came to rest: asked last, with no pause before the driver goes."""
+        """Whether somebody moved the row while we came to rest: asked last, and what is heard while we ask counts too."""
         at = driver.op.version
         await self._reload(driver.op)
         return driver.op.version != at or driver.is_overtaken

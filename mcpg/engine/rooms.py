@@ -70,7 +70,7 @@ class Rooms:
             return pool
         if self._changed:
             changed, self._changed = list(self._changed), set()
-            for row in await fleet.rooms_of(self._db, changed):  # does not wait: nothing comes between
+            for row in await fleet.rooms_of(self._db, changed):  # on SQLite nothing comes between
                 self._pool.put(self._room(row))
         return self._pool
 

@@ -8,13 +8,10 @@ from typing import Any, Final
 SYNCHRONOUS: Final = "FULL"  # never traded for speed: 1.26x at 32 callers (docs/performance.md)
 BUSY_TIMEOUT_MS: Final = 10_000
 
-_APPS: Final = {
-    "store": {
-        "models": ["mcpg.store.models"],
-        "default_connection": "default",
-        "migrations": "mcpg.store.migrations",
-    }
-}
+
+def _apps(connection: str) -> dict[str, Any]:
+    models = {"models": ["mcpg.store.models"], "migrations": "mcpg.store.migrations"}
+    return {"store": {**models, "default_connection": connection}}
 
 
 def tortoise_config(path: Path | str) -> dict[str, Any]:
@@ -25,14 +22,17 @@ def tortoise_config(path: Path | str) -> dict[str, Any]:
             "default": {"engine": "mcpg.store.sqlite", "credentials": dict(common)},
             "ro": {"engine": "mcpg.store.sqlite", "credentials": {**common, "query_only": 1}},
         },
-        "apps": _APPS,
+        "apps": _apps("default"),
     }
 
 
 def postgres_config(url: str, **settings: str) -> dict[str, Any]:
-    """One small pool, for what is written at human speed; *settings* over the usual ones of a session."""
-    default = {"engine": "mcpg.store.postgres", "credentials": {"dsn": url, "settings": settings}}
-    return {"connections": {"default": default}, "apps": _APPS}
+    """
+    One small pool, for what is written at human speed; *settings* over the usual ones of a session. It is not `default`, for
+    Tortoise keeps SQL by the connection's name, and one process may have had a SQLite database open before.
+    """
+    connection = {"engine": "mcpg.store.postgres", "credentials": {"dsn": url, "settings": settings}}
+    return {"connections": {"postgres": connection}, "apps": _apps("postgres")}
 
 
 DEVELOP: Final = tortoise_config(".cache/develop.db")

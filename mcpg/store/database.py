@@ -142,7 +142,7 @@ class Database(ABC):
 
         async def job() -> T:
             self._orm.__enter__()  # this task's own context: nothing to leave it for
-            async with in_transaction("default") as connection:
+            async with in_transaction(self._orm.default_connection) as connection:
                 return await work(connection)
 
         task = asyncio.create_task(job())

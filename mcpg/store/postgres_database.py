@@ -139,7 +139,7 @@ class PostgresDatabase(Database):
                 con.terminate()
             with orm:
                 await orm.init(config=postgres_config(url))
-            pool = await asyncpg.create_pool(url, min_size=1, max_size=READERS, reset=_keep, **options())
+            pool = await asyncpg.create_pool(url, min_size=0, max_size=READERS, reset=_keep, **options())
         except McpgError:
             raise
         except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, BaseORMException) as exc:
@@ -157,15 +157,20 @@ class PostgresDatabase(Database):
 
     async def rows(self, sql: str, *params: Any) -> list[Row]:
         text = dollars(sql)
-        for attempt in (1, 2):
+        for has_failed in (False, True):
             try:
-                async with self._pool.acquire(timeout=CONNECT_S) as con:
-                    return [dict(row) for row in await con.fetch(text, *params)]
+                con = await self._pool.acquire(timeout=CONNECT_S)
+            except Exception as exc:
+                raise unavailable(exc) from exc
+            try:
+                return [dict(row) for row in await con.fetch(text, *params)]
             except Exception as exc:
                 if not (is_away(exc) or isinstance(exc, asyncpg.InterfaceError)):
                     raise
-                if attempt == 2 or isinstance(exc, TimeoutError):
+                if has_failed or isinstance(exc, TimeoutError):
                     raise unavailable(exc) from exc
+            finally:
+                await self._pool.release(con)
         raise AssertionError("a loop that returns or raises")
 
     many = rows

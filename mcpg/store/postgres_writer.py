@@ -20,15 +20,23 @@ from mcpg.errors import Unavailable
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.journal import Line, Scribe, Timeout, Unit, table_timeout
 from mcpg.store.postgres_appender import Appender
-from mcpg.store.postgres_link import JOURNAL_LOCK, Connection, connect, is_away, is_its_own, unavailable, words
+from mcpg.store.postgres_link import (
+    CONNECT_S,
+    JOURNAL_LOCK,
+    Connection,
+    connect,
+    is_away,
+    is_its_own,
+    unavailable,
+    words,
+)
 from mcpg.store.writer import MAX_BATCH, Fate, JournalWriter, Waiting
 
 log = logging.getLogger("mcpg.store")
 
 _BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})"
 _DURABLE = "SELECT set_config('synchronous_commit','on',false) WHERE current_setting('synchronous_commit')='off'"
-ATTEMPTS = 3  # of a batch of which nothing can have been written
-BACKOFF_S = (0.0, 0.1, 0.3)  # before each
+BACKOFF_S = (0.0, 0.1, 0.3)  # before each attempt at a batch of which nothing can have been written
 
 
 class _CommitLost(Exception):
@@ -78,6 +86,7 @@ class PostgresWriter(JournalWriter):
     async def _commit(self, batch: list[Waiting]) -> list[Fate]:
         units = [unit for unit, _ in batch]
         failure: Unavailable
+        end = asyncio.get_running_loop().time() + CONNECT_S
         for pause in BACKOFF_S:
             await asyncio.sleep(pause)
             try:
@@ -96,6 +105,8 @@ class PostgresWriter(JournalWriter):
                 failure = unavailable(exc)
                 if not has_lost and not isinstance(exc, asyncpg.TransactionRollbackError):
                     log.exception("journal: a batch of %d could not be written", len(batch))
+                    break
+                if asyncio.get_running_loop().time() > end:
                     break
             else:
                 self.commits += 1

@@ -28,9 +28,13 @@ async def get(plane: Plane, path: str) -> Any:
 async def second_org(plane: Plane) -> str:
     """The gateways path of other/default/default."""
     org, space, at = uuid7(), uuid7(), now_us()
-    await Org.create(id=org, slug="other", name="o", created_at=at)
-    await Workspace.create(id=space, org_id=org, slug="default", name="w", created_at=at)
-    await Environment.create(id=uuid7(), workspace_id=space, slug="default", name="e", created_at=at)
+
+    async def work(tx: Any) -> None:
+        await Org.create(id=org, slug="other", name="o", created_at=at, using_db=tx)
+        await Workspace.create(id=space, org_id=org, slug="default", name="w", created_at=at, using_db=tx)
+        await Environment.create(id=uuid7(), workspace_id=space, slug="default", name="e", created_at=at, using_db=tx)
+
+    await plane.db.run_tx(work)
     return plane.gateways.replace("orgs/default", "orgs/other")
 
 

@@ -123,8 +123,13 @@ async def test_a_name_taken_in_another_environment_is_refused(plane: Plane) -> N
     from mcpg.store.clock import now_us, uuid7
     from mcpg.store.models import Environment, Workspace
 
-    space = await Workspace.get(slug="default")
-    await Environment.create(id=uuid7(), workspace_id=space.id, slug="other", name="o", created_at=now_us())
+    async def work(tx: Any) -> None:
+        space = await Workspace.get(slug="default", using_db=tx)
+        await Environment.create(
+            id=uuid7(), workspace_id=space.id, slug="other", name="o", created_at=now_us(), using_db=tx
+        )
+
+    await plane.db.run_tx(work)
     await plane.publish("edge-1")
     problem = await refused(plane, 409, "name_taken", f"{BASE}/other/gateways", json={"name": "edge-1"})
     assert "--name" in problem["hint"]

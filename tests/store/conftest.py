@@ -1,22 +1,28 @@
 """An open database in this test's directory, and short ways to make rows in it."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from mcpg.machines import cluster
 from mcpg.store.database import Database
 from mcpg.store.journal import Birth, Line
+from tests.conftest import BOTH, NewDatabase
 
 COLUMNS = {"region": "r", "isolation_tier": "shared", "provisioner": "noop", "gateways_max": 10}
 
 
+@pytest.fixture(params=BOTH)
+def database(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await Database.open(tmp_path / "cp.db")
-    yield database
-    await database.close()
+async def db(new_database: NewDatabase) -> AsyncIterator[Database]:
+    opened = await Database.open(new_database())
+    yield opened
+    await opened.close()
 
 
 async def born(db: Database, name: str = "c1") -> Line:

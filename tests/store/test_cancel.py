@@ -38,6 +38,7 @@ async def test_four_hundred_cancels_and_the_database_still_writes(db: Database) 
     assert await db.one("SELECT 1 FROM org WHERE slug=?", "last") is not None
 
 
+@pytest.mark.parametrize("database", ["sqlite"])
 async def test_a_bare_transaction_that_is_cancelled_gives_its_lock_back(db: Database) -> None:
     """The engine itself, without run_tx: every way out of enter and exit releases."""
 

@@ -14,6 +14,7 @@ from mcpg.machines.cluster import Event, Load
 from mcpg.store import reads
 from mcpg.store.database import Database
 from mcpg.store.journal import Also, Birth, Fire, Line, line_hash
+from tests.conftest import NewDatabase
 from tests.store.conftest import COLUMNS, born
 
 C = cluster.MACHINE
@@ -108,11 +109,12 @@ async def test_of_many_who_decide_on_one_version_exactly_one_wins(db: Database) 
     assert sorted(type(f).__name__ for f in fates) == ["Conflict"] * 63 + ["Line"]
 
 
+@pytest.mark.parametrize("database", ["sqlite"])
 async def test_a_line_is_durable_before_its_caller_hears_of_it(db: Database) -> None:
     """Another connection sees it at once, and the database runs with synchronous=FULL."""
     await born(db)
     await db.writer.fire(drain())
-    other = sqlite3.connect(db.path)
+    other = sqlite3.connect(db.shown)
     assert other.execute("SELECT count(*) FROM journal").fetchone() == (2,)
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     other.close()
@@ -139,9 +141,9 @@ async def test_every_line_carries_the_hash_of_the_line_before_it(db: Database) -
     assert line_hash(changed) != lines[1].hash
 
 
-async def test_time_never_goes_back_within_the_journal(tmp_path) -> None:  # type: ignore[no-untyped-def]
+async def test_time_never_goes_back_within_the_journal(new_database: NewDatabase) -> None:
     ticks = iter([100, 90, 80, 120, *range(121, 200)])
-    database = await Database.open(tmp_path / "back.db", clock=lambda: next(ticks))
+    database = await Database.open(new_database(), clock=lambda: next(ticks))
     await born(database)
     for event in (Event.DRAIN, Event.UNDRAIN):
         await database.writer.fire(Fire(C, "c1", event, "test"))
@@ -150,8 +152,8 @@ async def test_time_never_goes_back_within_the_journal(tmp_path) -> None:  # typ
     assert at == sorted(at)
 
 
-async def test_a_deadline_is_absolute_and_a_move_that_stays_keeps_it(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    database = await Database.open(tmp_path / "d.db", timeout=lambda table, state: 5.0)
+async def test_a_deadline_is_absolute_and_a_move_that_stays_keeps_it(new_database: NewDatabase) -> None:
+    database = await Database.open(new_database(), timeout=lambda table, state: 5.0)
     line = await born(database)
     found = await row(database)
     await database.close()
