@@ -145,6 +145,19 @@ async def _across(db: Database, out: Verified, most: int) -> None:
 # ---- another definition
 
 
+async def stranded(db: Database) -> list[tuple[str, str, int]]:
+    """
+    What rests where the tables of this version know no way on, after an upgrade that should not have been: the machine, the
+    state, and how many rows.
+    """
+    ready = {name: rules(table.canonical) for name, table in TABLES.items()}
+    return [
+        (row["machine"], row["state"], row["number"])
+        for row in await verify.resting(db)
+        if row["machine"] not in ready or not ready[row["machine"]].has_way_out(row["state"])
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """One history that another definition would not make as it was."""
