@@ -22,7 +22,7 @@ from mcpg.store.database import Database
 from mcpg.store.journal import ROWS
 
 PAGE = 400  # lines of one read: some 5 ms of this process's time
-LINES = 20_000  # of one answer, and what its last subject has beyond them
+LINES = 10_000  # of one answer, and what its last subject has beyond them
 LAST = 2**31 - 1  # no line has a higher seq
 
 Row = dict[str, Any]
