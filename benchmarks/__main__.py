@@ -29,6 +29,7 @@ ALL = (
     "recover",
     "history",
     "resting",
+    "replay",
 )
 LONGEST_S = 900  # of one benchmark; each has a bound of its own below it
 

@@ -32,6 +32,7 @@ from mcpg.api.context import Server as ApiParts
 from mcpg.api.context import host_of
 from mcpg.engine import sizes
 from mcpg.engine.agents import Agents
+from mcpg.engine.audit import stranded
 from mcpg.engine.loop import Engine
 from mcpg.engine.ports import Provisioner
 from mcpg.engine.seed import seed
@@ -194,6 +195,11 @@ class ControlPlane:
         self.db = await Database.open(locate(s.db_url, s.state_dir), timeout=timeout)
         self._undo.append(self.db.close)
         await seed(self.db, now_us, local_gateways_max=s.local_gateways_max)
+        for machine, state, number in await stranded(self.db):
+            log.warning(
+                "%d row(s) of %s rest in %s, from where this version knows no way on: nothing here moves them; run the version"
+                " that wrote them again, or look: mcpg-ctl operation explain ID", number, machine, state,
+            )  # fmt: skip
 
         self.sessions = Sessions(self.db)
         tokens = await InstanceTokens.load(self.db, now_us)

@@ -15,7 +15,7 @@ from mcpg.cli.parse import Line
 from mcpg.errors import McpgError
 
 _HEAD = ("KIND", "SUBJECT", "LINE", "CHECK", "WHAT", "EXPECTED", "FOUND")
-_PARTS = 1_000_000  # of 20,000 lines: a server that never ends is not one of ours
+_PARTS = 1_000_000  # of 10,000 lines: a server that never ends is not one of ours
 _CLEAN, _FINDINGS = 0, 1
 
 

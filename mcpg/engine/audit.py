@@ -22,7 +22,7 @@ from mcpg.store.database import Database
 from mcpg.store.journal import ROWS
 
 PAGE = 400  # lines of one read: some 5 ms of this process's time
-LINES = 20_000  # of one answer, and what its last subject has beyond them
+LINES = 10_000  # of one answer, and what its last subject has beyond them
 LAST = 2**31 - 1  # no line has a higher seq
 
 Row = dict[str, Any]
@@ -143,6 +143,19 @@ async def _across(db: Database, out: Verified, most: int) -> None:
 
 
 # ---- another definition
+
+
+async def stranded(db: Database) -> list[tuple[str, str, int]]:
+    """
+    What rests where the tables of this version know no way on, after an upgrade that should not have been: the machine, the
+    state, and how many rows.
+    """
+    ready = {name: rules(table.canonical) for name, table in TABLES.items()}
+    return [
+        (row["machine"], row["state"], row["number"])
+        for row in await verify.resting(db)
+        if row["machine"] not in ready or not ready[row["machine"]].has_way_out(row["state"])
+    ]
 
 
 @dataclass(frozen=True, slots=True)

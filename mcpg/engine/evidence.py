@@ -6,7 +6,7 @@ Called by the loop whenever something may have changed; answers with the event t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mcpg.engine import effects, rollcall, rolling, supervision
@@ -15,7 +15,7 @@ from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Answer
 from mcpg.engine.rollcall import PROBE_AGAIN_S, Rollcall
 from mcpg.machines import enrolment, provision, recovery, teardown
-from mcpg.machines.table import Wait
+from mcpg.machines.table import Facts, Wait
 from mcpg.store import reads, writes
 from mcpg.store.journal import Fire
 
@@ -117,6 +117,19 @@ async def _look_serving(engine: Core, op: Operation, memory: Memory) -> Look:
         again = PROBE_AGAIN_S[min(memory.probes, len(PROBE_AGAIN_S) - 1)]
         memory.probes += 1
     return Look(again_s=again, summary=summary, seen=seen)
+
+
+async def unasked(engine: Core, op: Operation) -> Facts:
+    """The facts that a look would begin with. Nobody is asked and nothing written: who answers is not known then."""
+    if op.machine == teardown.MACHINE.name:
+        return teardown.Seen(connected=engine.fleet.connected(op.instance_id))
+    now = await rollcall.call(engine, op.instance_id, rollcall.NOBODY)
+    observes = engine.provisioner is None or engine.provisioner.observes
+    if op.machine == recovery.MACHINE.name:
+        return replace(await supervision.seen(engine, op, now), evidence=observes)
+    told = frozenset(range(1, rolling.step_of(op).rolled + 1))
+    served = rolling.served_before(await reads.history(engine.db, op.id) if op.previous is not None else [])
+    return replace(_seen(engine, op, now, told, len(served)), evidence=observes)
 
 
 def _seen(engine: Core, op: Operation, now: Rollcall, told: frozenset[int], before: int) -> provision.Seen:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mcpg.engine import compensation
 from mcpg.engine.core import Core
+from mcpg.engine.evidence import unasked
 from mcpg.engine.operation import Operation
 from mcpg.machines import enrolment
 from mcpg.machines.table import Facts, Owner, Table, Wait, Work
@@ -59,7 +60,6 @@ class Explained:
     waits_for: str = ""
     seen: str = ""
     replicas: list[ReplicaSeen] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
     moves: list[MoveSeen] = field(default_factory=list)
     lease: str = ""
     lease_here: bool = False
@@ -87,18 +87,14 @@ async def explain(engine: Core, row: Row, *, drives: bool) -> Explained:
         found.kind = "final"
         found.next = _after_the_end(op, table)
         return found
-    if not isinstance(rest, Owner) or op.state == "paused":
-        found.replicas = await _replicas(engine, op)
-        found.facts, asked = await _facts(engine, op, found.replicas)
-    else:
-        asked = False
-    facts = table.facts(**found.facts)
+    found.replicas = await _replicas(engine, op)
+    facts, asked = await _facts(engine, op)
     match rest:
         case Work():
             found.kind, found.waits_for = "work", f"the engine: {rest.effect}"
         case Wait():
             found.kind, found.waits_for = "wait", rest.for_
-            found.seen = _counted(op, found.facts)
+            found.seen = _counted(op, facts.as_json())
         case Owner():
             found.kind, found.waits_for = "owner", rest.who
     found.moves = [_move(table, m, facts, is_asked=asked, rest=rest) for m in table.moves if m.source.value == op.state]
@@ -131,6 +127,7 @@ def _after_the_end(op: Operation, table: Table) -> list[str]:
 async def _replicas(engine: Core, op: Operation) -> list[ReplicaSeen]:
     """Each replica that is wanted, and one that ended."""
     agents = {a["replica"]: a for a in await reads.agents(engine.db, op.instance_id)}
+    instance = await reads.find_instance(engine.db, op.instance_id)
     wanted = 0 if op.machine == "teardown" else int(op.spec.get("replicas", 0))
     numbers = sorted({*range(1, wanted + 1), *(n for n in agents if op.machine == "teardown")})
     exits = engine.exits.get(op.instance_id, {})
@@ -146,14 +143,16 @@ async def _replicas(engine: Core, op: Operation) -> list[ReplicaSeen]:
             words = "its stream is still open" if is_open else f"gone: {agent['reason'] or agent['state']}"
             out.append(ReplicaSeen(number, not is_open, words, agent["id"], agent["updated_at"]))
         else:
-            out.append(_replica(engine, op, number, agent))
+            wanted_hash = reads.assigned(instance, number)[1] if instance is not None else ""
+            out.append(_replica(engine, number, agent, wanted_hash))
     return out
 
 
-def _replica(engine: Core, op: Operation, number: int, agent: Row | None) -> ReplicaSeen:
+def _replica(engine: Core, number: int, agent: Row | None, wanted: str) -> ReplicaSeen:
+    """Against the config that this replica is assigned: while an update rolls, not all are assigned the same."""
     if agent is None:
         return ReplicaSeen(number, False, "has not enrolled")
-    wanted, name = str(op.spec.get("config_hash", "")), agent["id"]
+    name = agent["id"]
     if agent["rejected_hash"] and agent["rejected_hash"] == wanted:
         words = f"refused config {wanted[:6]}: {agent['config_error']}"
         return ReplicaSeen(number, False, words, name, agent["updated_at"])
@@ -170,25 +169,17 @@ def _replica(engine: Core, op: Operation, number: int, agent: Row | None) -> Rep
     return ReplicaSeen(number, True, f"acknowledged {wanted[:6]}", name, agent["updated_at"])
 
 
-async def _facts(engine: Core, op: Operation, replicas: list[ReplicaSeen]) -> tuple[dict[str, Any], bool]:
+async def _facts(engine: Core, op: Operation) -> tuple[Facts, bool]:
     """
     What the guards would be given, as far as it is known without asking anybody; and whether that is all of it: who
     answers is found out by a probe, which is not made here.
     """
-    instance = await reads.find_instance(engine.db, op.instance_id) or {}
-    observes = engine.provisioner is not None and engine.provisioner.observes
-    known = {
-        "replicas": int(op.spec.get("replicas", 0)),
-        "enrolled": sum(bool(r.agent_id) and ("acknowledged" in r.words or "connected," in r.words) for r in replicas),
-        "active": sum(r.is_there for r in replicas),
-        "rolled": int(instance.get("rolled") or 0),
-        "cancelled": op.cancelled,
-        "paused_in": op.paused_in,
-        "evidence": observes,
-        "connected": sum(not r.is_there for r in replicas) if op.machine == "teardown" else 0,
-    }
-    fields = {f.name for f in dataclasses.fields(op.table.facts)}
-    return {k: v for k, v in known.items() if k in fields}, "answering" not in fields or not observes
+    seen = await unasked(engine, op)
+    fields = {f.name for f in dataclasses.fields(seen)}
+    known = {"cancelled": op.cancelled, "paused_in": op.paused_in}
+    told: Any = seen
+    facts: Facts = dataclasses.replace(told, **{k: v for k, v in known.items() if k in fields})
+    return facts, "answering" not in fields or not getattr(facts, "evidence", True)
 
 
 def _counted(op: Operation, facts: dict[str, Any]) -> str:
@@ -225,7 +216,7 @@ def _move(table: Table, move: Any, facts: Facts, *, is_asked: bool, rest: Work |
 def _answering(facts: Facts) -> Facts:
     """*facts*, if everybody who could answer did."""
     known: Any = facts
-    answering: Facts = dataclasses.replace(known, answering=known.active)
+    answering: Facts = dataclasses.replace(known, answering=known.enrolled)
     return answering
 
 

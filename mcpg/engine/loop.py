@@ -114,8 +114,8 @@ class Engine(Core):
             await self.provisioner.stop()
 
     def take(self, op: Operation) -> None:
-        """Drive *op* from where it is, unless this process does so already."""
-        if op.id in self._drivers or op.is_final or self._stopping:
+        """Drive *op* from where it is, unless this process does so already, or the state is somebody else's to leave."""
+        if op.id in self._drivers or op.state not in op.table.driven or self._stopping:
             return
         driver = _Driver(op)
         self._set_clock(op)

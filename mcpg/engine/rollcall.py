@@ -16,6 +16,8 @@ from mcpg.store import reads
 
 PROBE_AGAIN_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # between two probes of an endpoint that does not answer yet
 
+NOBODY = frozenset({0})  # is never among those that are there, so that no endpoint is asked
+
 Row = dict[str, Any]
 
 

@@ -227,9 +227,9 @@ async def look(engine: Core, op: Operation, looks: int) -> tuple[Outcome | None,
     everyone = frozenset(range(1, op.spec["replicas"] + 1))
     now = await rollcall.call(engine, op.instance_id, everyone)
     if everyone <= now.serving:
-        seen = await _seen(engine, op, now, everyone)
+        facts = await seen(engine, op, now)
         words = f"{len(everyone)} of {len(everyone)} serve ({now.answers[0].detail})"
-        return Outcome(Event.CONFIRMED, facts=seen, reason=words), None, ""
+        return Outcome(Event.CONFIRMED, facts=facts, reason=words), None, ""
     late = min(everyone - now.serving)
     again = rollcall.PROBE_AGAIN_S[min(looks, len(rollcall.PROBE_AGAIN_S) - 1)] if everyone <= now.active else None
     return None, again, f"replica {late} {now.words(late)}"
@@ -266,7 +266,9 @@ async def _missing(engine: Core, op: Operation) -> Outcome | None:
     return await _again(engine, op, Event.ENDED, _end(number, None), {"replica": number})
 
 
-async def _seen(engine: Core, op: Operation, now: rollcall.Rollcall, everyone: frozenset[int]) -> recovery.Seen:
+async def seen(engine: Core, op: Operation, now: rollcall.Rollcall) -> recovery.Seen:
+    """The facts of the guards."""
+    everyone = frozenset(range(1, op.spec["replicas"] + 1))
     return recovery.Seen(
         ends=ends_of(await reads.history(engine.db, op.id)), replicas=len(everyone), enrolled=len(now.online & everyone),
         active=len(now.active & everyone), answering=len(now.answering & everyone),

@@ -114,6 +114,18 @@ async def contradictions(db: Database, limit: int) -> list[tuple[str, str, str]]
     return [(kind, r["id"], r["words"]) for kind, sql in _CROSS.items() for r in await db.many(sql, limit)]
 
 
+_OPEN = """
+SELECT machine, state, count(*) AS number FROM operation WHERE finished_at IS NULL GROUP BY machine, state
+UNION ALL SELECT 'enrolment', state, count(*) FROM agent GROUP BY state
+UNION ALL SELECT 'cluster', state, count(*) FROM cluster GROUP BY state
+"""
+
+
+async def resting(db: Database) -> list[Row]:
+    """How many rows that are not over rest in each state of each machine."""
+    return await db.many(_OPEN)
+
+
 async def replica_of(db: Database, epoch: str) -> Row | None:
     """The control plane whose start that was; None for a start before its last."""
     return await db.one("SELECT * FROM replica WHERE epoch=?", epoch)

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from mcpg.engine.audit import stranded
 from mcpg.engine.ports import Answer, Order, Placed
 from mcpg.errors import TemporaryError
-from mcpg.machines import provision
+from mcpg.machines import TABLES, provision
+from mcpg.machines.replay import rules
 from mcpg.provisioners.noop import Noop
 from mcpg.wire.explain import Explanation
 
@@ -125,6 +127,28 @@ async def test_lesson_5_a_state_of_another_version_is_named(plane: Plane) -> Non
     assert why.startswith(f"levitating is no state of {provision.MACHINE.label}, which this version runs")
 
 
+async def test_lesson_5_a_start_says_what_it_cannot_move(
+    start_plane: StartPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows of another version neither keep a control plane from starting nor are passed over in silence."""
+    async with start_plane() as plane:
+        operation_id = await rest_in(plane, "levitating", deadline_at=plane.engine.clock() + 10_000_000)
+        assert await stranded(plane.db) == [("provision", "levitating", 1)]
+    async with start_plane(tmp_path / "state") as plane:
+        assert (await plane.operation(operation_id))["state"] == "levitating"
+        assert not plane.engine.drives(operation_id)
+        assert (await plane.publish("edge-2"))[-1]["phase"] == "ready"
+    warned = [r.getMessage() for r in caplog.records if "rest in levitating" in r.getMessage()]
+    assert [words.partition(",")[0] for words in warned] == ["1 row(s) of provision rest in levitating"]
+
+
+async def test_lesson_1_no_state_of_a_shipped_machine_is_without_a_way_out() -> None:
+    """A row that rests has somebody to move it on and somewhere to go."""
+    for table in TABLES.values():
+        ready = rules(table.canonical)
+        assert [s.value for s in table.states if not ready.has_way_out(s.value)] == []
+
+
 async def test_lesson_5_a_line_of_another_definition_is_named(plane: Plane) -> None:
     """The same where the state is known in both: it goes on, by another definition than it began with."""
     operation_id = await rest_in(plane, "confirming")
@@ -184,8 +208,6 @@ async def test_what_is_over_has_no_moves(plane: Plane) -> None:
 @pytest.mark.parametrize("machine", ["teardown", "recovery", "provision"])
 async def test_every_state_of_every_machine_can_be_explained(plane: Plane, machine: str) -> None:
     """Also one that no shipped path leaves a row in: the answer is words, never a traceback."""
-    from mcpg.machines import TABLES
-
     operation_id = await rest_in(plane, "paused", machine=machine)
     for state in TABLES[machine].states:
         edit(plane.db.path, "UPDATE operation SET state=? WHERE id=?", state.value, operation_id)
