@@ -29,6 +29,7 @@ import asyncpg
 import pytest
 
 from mcpg.store.database import Database
+from mcpg.store.sql import dollars
 
 T = TypeVar("T")
 USER, PASSWORD = "mcpg", "s3cret/of:tests"
@@ -60,6 +61,15 @@ def _aside(work: Coroutine[Any, Any, T]) -> T:
     """The answer of *work*, whether or not an event loop runs here."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
+
+
+async def edit(url: str, sql: str, *params: Any) -> int:
+    """How many rows *sql* changed, on a connection of its own."""
+    con = await asyncpg.connect(url)
+    try:
+        return int((await con.execute(dollars(sql), *params)).rpartition(" ")[2])
+    finally:
+        await con.close()
 
 
 class Server:
