@@ -119,7 +119,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Server]:
+def serving(options: tuple[str, ...] = QUICK) -> Iterator[Server]:
+    """A server of its own, with these settings beside the usual ones; ended, and its directory removed, afterwards."""
     folder = programmes()
     home = tempfile.mkdtemp(prefix="mcpg-postgres-")
     who: dict[str, Any] = {"cwd": home}
@@ -139,7 +140,7 @@ def serving() -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = ("listen_addresses=127.0.0.1", "max_connections=300", *QUICK)
+    options = ("listen_addresses=127.0.0.1", "max_connections=300", *options)
     with open(os.path.join(home, "log"), "wb") as log:
         server = subprocess.Popen(
             [folder / "postgres", "-D", data, "-p", str(port), "-k", home, *(f for o in options for f in ("-c", o))],

@@ -66,11 +66,22 @@ TAMPERED: dict[str, tuple[list[tuple[str, bool]], tuple[str, str, int], str]] = 
     "a destination": ([(LINE.format("dest='ready'"), True)], ("chain", "dest", 3), "reserved leads from"),
     "an event": ([(LINE.format("event='undone'"), True)], ("chain", "move", 3), "has no move undone"),
     "a definition": ([(LINE.format("definition='0'"), True)], ("chain", "definition", 3), "is not known"),
-    "a number": ([(LINE.format("at='soon'"), True)], ("chain", "value", 3), "cannot be read"),
     "a line that is gone": ([(GONE, True)], ("chain", "sequence", 3), "line 3 is missing"),
     "every line gone": ([("DELETE FROM journal WHERE subject=?", False)], ("silent", "", 0), "not one line of it"),
     "a row that is gone": ([("DELETE FROM operation WHERE id=?", False)], ("orphan", "", 0), "no row they belong to"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+async def test_a_number_that_is_none_is_found_where_a_column_takes_it(lived: Plane) -> None:
+    """PostgreSQL does not."""
+    await edit(
+        lived,
+        (LINE.format("at='soon'"), ((await lived.db.rows("SELECT id FROM operation WHERE name='edge-2'"))[0]["id"], 3)),
+    )
+    [finding] = [f for f in (await audit(lived))["findings"] if f["kind"] == "chain"]
+    assert (finding["check"], finding["seq"]) == ("value", 3)
+    assert "cannot be read" in finding["what"]
 
 
 @pytest.mark.parametrize("case", TAMPERED)
