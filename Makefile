@@ -27,16 +27,19 @@ lint: setup
 	.venv/bin/lint-imports
 
 unit: setup
+	@tools/postgres.sh
 	$(PY) -m pytest -q -n 2 $(UNIT)
 
 check: lint unit ## lint, types, import rules, unit tests: under two minutes
 
 test: setup gateway oidc lint ## everything, on the real parts
 	@tools/chromium.sh
+	@tools/postgres.sh
 	@tools/shells.sh
 	$(PY) -m pytest -q -n 2 --durations=8
 
 bench: setup gateway ## ratios against references of the same run, as a table and JSON lines
+	@tools/postgres.sh
 	$(PY) -m benchmarks
 
 proto: setup ## generate mcpg/agent/pb from protos/

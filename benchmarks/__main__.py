@@ -22,6 +22,7 @@ ALL = (
     "commands",
     "server",
     "journal",
+    "postgres",
     "ladder",
     "allocator",
     "creates",

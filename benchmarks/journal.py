@@ -36,6 +36,7 @@ MAX_ADVANCES = 500_000  # of one round, whatever its time
 
 Event, State = provision.Event, provision.State
 _NEXT = {State.PAUSED.value: Event.RESUME, State.COMPENSATING.value: Event.FAIL}
+FACTS = provision.Seen(paused_in=State.COMPENSATING.value)  # so `resume` goes back there
 _LINES_BEFORE = 4  # request, accept, cancel, fail: how an operation comes to rest in `paused`
 
 Advance = Callable[[int], Awaitable[None]]
@@ -86,7 +87,16 @@ async def ours(path: Path, callers: int, seconds: float) -> dict[str, float]:
         async def advance(row: int) -> None:
             event = _NEXT[states[row]]
             line = await writer.fire(
-                Fire(provision.MACHINE, ids[row], event, "bench", expect=versions[row], reason="bench", data=BODY)
+                Fire(
+                    provision.MACHINE,
+                    ids[row],
+                    event,
+                    "bench",
+                    facts=FACTS,
+                    expect=versions[row],
+                    reason="bench",
+                    data=BODY,
+                )
             )
             states[row], versions[row] = line.dest, line.seq
 

@@ -79,7 +79,9 @@ class Server(_Tree):
     bind_http: str = Field("127.0.0.1:7843", validation_alias=cp_env("BIND_HTTP"), description="HOST:PORT of the API")
     bind_grpc: str = Field("127.0.0.1:7844", validation_alias=cp_env("BIND_GRPC"), description="HOST:PORT for gateways")
     db_url: str = Field(
-        "", validation_alias=cp_env("DB_URL"), description="sqlite://PATH?mode=rwc; empty: <state-dir>/cp-state.db"
+        "",
+        validation_alias=cp_env("DB_URL"),
+        description="postgres://USER:PASSWORD@HOST:PORT/DATABASE, or sqlite://PATH?mode=rwc; empty: <state-dir>/cp-state.db",
     )
     auth_mode: Literal["none"] = Field(
         "none", validation_alias=cp_env("AUTH_MODE"), description="none: no credentials, loopback only"

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -97,6 +98,16 @@ class Plane:
         self.url = control.started.http_url
         self.grpc = control.started.grpc_url.removeprefix("http://")
         self.state_dir = Path(control.started.state_dir)
+        self.db_url = control._settings.db_url
+
+    async def edit(self, sql: str, *params: Any) -> None:
+        """What an operator with an editor of databases does: a statement of its own connection, that finds its rows."""
+        if self.db_url:
+            assert await postgresql.edit(self.db_url, sql, *params) > 0, sql
+            return
+        with sqlite3.connect(self.db.shown, timeout=10) as db:
+            assert db.execute(sql, params).rowcount > 0, sql
+        db.close()
 
     gateways = "/v1/orgs/default/workspaces/default/environments/default/gateways"
     tokens = "/v1/orgs/default/workspaces/default/environments/default/enrollment-tokens"

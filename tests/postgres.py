@@ -29,6 +29,7 @@ import asyncpg
 import pytest
 
 from mcpg.store.database import Database
+from mcpg.store.sql import dollars
 
 T = TypeVar("T")
 USER, PASSWORD = "mcpg", "s3cret/of:tests"
@@ -60,6 +61,15 @@ def _aside(work: Coroutine[Any, Any, T]) -> T:
     """The answer of *work*, whether or not an event loop runs here."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
+
+
+async def edit(url: str, sql: str, *params: Any) -> int:
+    """How many rows *sql* changed, on a connection of its own."""
+    con = await asyncpg.connect(url)
+    try:
+        return int((await con.execute(dollars(sql), *params)).rpartition(" ")[2])
+    finally:
+        await con.close()
 
 
 class Server:
@@ -109,7 +119,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Server]:
+def serving(options: tuple[str, ...] = QUICK) -> Iterator[Server]:
+    """A server of its own, with these settings beside the usual ones; ended, and its directory removed, afterwards."""
     folder = programmes()
     home = tempfile.mkdtemp(prefix="mcpg-postgres-")
     who: dict[str, Any] = {"cwd": home}
@@ -129,7 +140,7 @@ def serving() -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = ("listen_addresses=127.0.0.1", "max_connections=300", *QUICK)
+    options = ("listen_addresses=127.0.0.1", "max_connections=300", *options)
     with open(os.path.join(home, "log"), "wb") as log:
         server = subprocess.Popen(
             [folder / "postgres", "-D", data, "-p", str(port), "-k", home, *(f for o in options for f in ("-c", o))],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from mcpg.cli import render, resolve
@@ -72,8 +73,10 @@ def _setting(option: Option, trees: list[str], line: Line, stored: Context | Non
 
 
 def masked(text: str) -> str:
-    """*text* without the password of a URL: `scheme://user:***@host`."""
+    """*text* without the passwords of a URL: `scheme://user:***@host/path?password=***`."""
     scheme, found, rest = text.partition("://")
+    if found and "password=" in rest:
+        rest = re.sub(r"(?<=password=)[^&]*", "***", rest)
     user, at, host = rest.rpartition("@")
     name, has_password, _ = user.partition(":")
     return f"{scheme}{found}{name}:***{at}{host}" if has_password else text

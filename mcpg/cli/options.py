@@ -37,7 +37,12 @@ SERVER = (
     Option(
         "--bind-grpc", "HOST:PORT for gateways", metavar="HOST:PORT", env=_cp("BIND_GRPC"), default="127.0.0.1:7844"
     ),
-    Option("--db-url", "sqlite://PATH?mode=rwc; empty: <state-dir>/cp-state.db", metavar="URL", env=_cp("DB_URL")),
+    Option(
+        "--db-url",
+        "postgres://USER:PASSWORD@HOST:PORT/DATABASE, or sqlite://PATH?mode=rwc; empty: <state-dir>/cp-state.db",
+        metavar="URL",
+        env=_cp("DB_URL"),
+    ),
     Option(
         "--auth-mode",
         "none: no credentials, loopback only",

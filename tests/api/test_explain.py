@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +102,12 @@ async def test_an_attempt_that_failed_is_shown_with_the_next_one(start_plane: St
         assert found["blocked"] == []
 
 
-def edit(path: Path, sql: str, *params: Any) -> None:
-    with sqlite3.connect(path, timeout=10) as db:
-        assert db.execute(sql, params).rowcount > 0
-    db.close()
-
-
 async def rest_in(plane: Plane, state: str, **columns: Any) -> str:
     """An operation that rests in *state*, as an older control plane or an editor left it: nobody here drives it."""
     operation_id = (await plane.publish("edge-1"))[-1]["operation_id"]
     sets = {"state": state, "finished_at": None, **columns}
     text = ",".join(f"{name}=?" for name in sets)
-    edit(plane.db.path, f"UPDATE operation SET {text} WHERE id=?", *sets.values(), operation_id)  # noqa: S608
+    await plane.edit(f"UPDATE operation SET {text} WHERE id=?", *sets.values(), operation_id)  # noqa: S608
     return str(operation_id)
 
 
@@ -153,7 +146,7 @@ async def test_lesson_5_a_line_of_another_definition_is_named(plane: Plane) -> N
     """The same where the state is known in both: it goes on, by another definition than it began with."""
     operation_id = await rest_in(plane, "confirming")
     sql = "UPDATE journal SET definition='0123456789abcdef' WHERE subject=?"
-    edit(plane.db.path, sql, operation_id)
+    await plane.edit(sql, operation_id)
     assert any("was made by provision@0123456789ab" in why for why in (await explained(plane, operation_id))["blocked"])
 
 
@@ -170,7 +163,7 @@ async def test_lesson_5_a_lease_that_is_over_and_one_that_never_was_are_named(pl
     """Nothing that should move on is left without a word on why it does not."""
     operation_id = await rest_in(plane, "applying", lease_owner="e-dead", lease_until=1)
     assert any("the lease is over" in why for why in (await explained(plane, operation_id))["blocked"])
-    edit(plane.db.path, "UPDATE operation SET lease_owner=NULL WHERE id=?", operation_id)
+    await plane.edit("UPDATE operation SET lease_owner=NULL WHERE id=?", operation_id)
     assert any("nobody drives it here" in why for why in (await explained(plane, operation_id))["blocked"])
 
 
@@ -178,9 +171,7 @@ async def test_lesson_5_a_control_plane_without_a_provisioner_says_so(start_plan
     """Work that nobody can do is not left waiting without a word."""
     async with start_plane() as plane:
         operation_id = await rest_in(plane, "applying")
-        edit(
-            plane.db.path, "UPDATE operation SET finished_at=1 WHERE id=?", operation_id
-        )  # nobody takes it at the start
+        await plane.edit("UPDATE operation SET finished_at=1 WHERE id=?", operation_id)  # nobody takes it at the start
     async with start_plane(tmp_path / "state", provisioner="none") as plane:
         found = await explained(plane, operation_id)
         assert found["next"][0] == "mcpg-ctl serve --provisioner local"
@@ -210,7 +201,7 @@ async def test_every_state_of_every_machine_can_be_explained(plane: Plane, machi
     """Also one that no shipped path leaves a row in: the answer is words, never a traceback."""
     operation_id = await rest_in(plane, "paused", machine=machine)
     for state in TABLES[machine].states:
-        edit(plane.db.path, "UPDATE operation SET state=? WHERE id=?", state.value, operation_id)
+        await plane.edit("UPDATE operation SET state=? WHERE id=?", state.value, operation_id)
         found = await explained(plane, operation_id)
         assert found["rest"] in ("work", "wait", "owner", "final")
         assert found["next"]

@@ -167,7 +167,19 @@ def test_no_database_is_nothing_to_check(examine: Examine, state: Path, check: s
 def test_a_database_that_is_no_file_is_its_servers_to_check(examine: Examine, check: str) -> None:
     """And its password is not shown."""
     said = examine(check, "--db-url", "postgres://ada:canary@db.test:5432/mcpg?sslmode=require")
-    assert said == Said("skip", "postgres://db.test:5432/mcpg is no SQLite file: its server checks it", "")
+    assert said == Said("skip", "postgres://db.test:5432/mcpg is no SQLite file: only its server reads it", "")
+
+
+def test_a_database_that_is_no_file_is_on_no_filesystem_here(examine: Examine) -> None:
+    assert examine("filesystem", "--db-url", "postgres://db.test/mcpg") == Said(
+        "skip", "postgres://db.test/mcpg is no file here", ""
+    )
+
+
+def test_a_server_on_a_database_that_is_no_file_says_so_in_its_record(tmp_path: Path) -> None:
+    """Without --db-url the record is believed, and what it names is not taken for a path."""
+    found = reading.place("", tmp_path, {"db_path": "postgres://ada:canary@db.test:5432/mcpg"})
+    assert found == (None, "postgres://db.test:5432/mcpg")
 
 
 def test_a_whole_database(examine: Examine, database: sqlite3.Connection, state: Path) -> None:

@@ -88,6 +88,7 @@ def test_a_name_that_no_setting_has(ctl: Ctl) -> None:
         ("https://ada:pw@h/x", "https://ada:***@h/x"),
         ("pg://u:p/w@x@h/db", "pg://u:***@h/db"),
         ("https://ada@h", "https://ada@h"),
+        ("pg://u:p@h/db?a=b&password=p&sslmode=require", "pg://u:***@h/db?a=b&password=***&sslmode=require"),
         ("http://h:7843/a", "http://h:7843/a"),
         ("plain", "plain"),
     ],

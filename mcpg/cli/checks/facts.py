@@ -140,7 +140,7 @@ class Facts:
     def db(self) -> Iterator[sqlite3.Connection]:
         """The database, read-only. Raises Skip where there is none to read, StateDirUnusable when it cannot be."""
         if self.place.path is None:
-            raise Skip(f"{self.place.shown} is no SQLite file: its server checks it")
+            raise Skip(f"{self.place.shown} is no SQLite file: only its server reads it")
         if not self.place.exists:
             raise Skip(f"none yet at {self.place.shown}")
         with database.opened(self.place.path) as connection:

@@ -66,6 +66,8 @@ def space(facts: Facts) -> Verdict:
 
 def filesystem(facts: Facts) -> Verdict:
     """SQLite's WAL needs memory that all its processes share, which network file systems do not give."""
+    if facts.place.path is None:
+        raise Skip(f"{facts.place.shown} is no file here")
     where = _there(facts.place.path or facts.state_dir).resolve()
     try:
         mounts = [line.split() for line in MOUNTS.read_text("utf-8", "replace").splitlines()]

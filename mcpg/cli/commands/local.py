@@ -32,6 +32,7 @@ COMMANDS = (
         examples=(
             "mcpg-ctl serve",
             "mcpg-ctl serve --db-url 'sqlite:///srv/cp.db?mode=rwc'",
+            "mcpg-ctl serve --db-url postgres://mcpg@db.internal/mcpg",
         ),
         options=(*SERVER, *GLOBAL),
     ),
