@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mcpg.engine.attempts import Backoff
 from mcpg.errors import PermanentError, TemporaryError
 from mcpg.machines import TABLES, provision, recovery, teardown
 from mcpg.machines.table import Owner
@@ -24,8 +25,8 @@ async def scripted() -> Scripted:
 
 @pytest.fixture
 async def on(scripted: Scripted, start_plane: StartPlane) -> AsyncIterator[Plane]:
-    async with start_plane(given=scripted, local_gateways_max=3) as plane:
-        yield plane
+    async with start_plane(given=scripted, local_gateways_max=3, apply_timeout_s=3600) as plane:
+        yield plane  # no deadline comes to anybody's help
 
 
 async def places(plane: Plane) -> int:
@@ -161,8 +162,16 @@ async def test_work_that_never_ends_after_it_was_interrupted_pauses_with_words(
         assert scripted.running == {}
 
 
+class Tomorrow(Backoff):
+    """A pause that no test outlasts."""
+
+    def pause_s(self, attempt: int, delay: float, left: float | None) -> float:
+        return 86_400.0
+
+
 async def test_a_cancel_while_an_attempt_is_put_off_does_not_wait_for_it(on: Plane, scripted: Scripted) -> None:
-    scripted.problems = [TemporaryError("not yet", delay=3600)]
+    on.engine.backoff = Tomorrow()
+    scripted.problems = [TemporaryError("not yet")]
     create = await creating(on)
 
     async def put_off() -> bool:
@@ -304,7 +313,8 @@ async def test_cancels_that_race_the_engine_all_come_to_an_end(start_plane: Star
 
 
 async def test_retry_of_what_is_put_off_tries_now(on: Plane, scripted: Scripted) -> None:
-    scripted.problems = [TemporaryError("not yet", delay=3600)]
+    on.engine.backoff = Tomorrow()
+    scripted.problems = [TemporaryError("not yet")]
     create = await creating(on)
 
     async def put_off() -> bool:
