@@ -1,5 +1,6 @@
 """
-When work that failed is tried again: how long the pause is, and what the journal says of it.
+When work that failed is tried again: how long the pause is, and what the journal says of it; and what it says when the
+deadline came first.
 
 The pause doubles with each attempt, has jitter so that many do not come back at once, and is capped. However short the
 pauses that an effect asks for, no state writes more than `MOST` such lines before its deadline: a history stays readable,
@@ -19,6 +20,7 @@ from mcpg.store.journal import Line
 CAP_S = 30.0
 FREE = 8  # attempts with whatever pause comes out; the rest share what is left of the deadline
 MOST = 24  # attempts in one state
+PAUSED = "paused"  # as every operation machine calls it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +73,13 @@ def last_words(lines: Sequence[Line], state: str) -> str:
         if line.data.get("words") and line.event == "retry":
             return str(line.data["words"])
     return ""
+
+
+def paused_by(op: Operation, outcome: Outcome) -> dict[str, object]:
+    """What a row that comes to wait for an operator remembers: where it was, and why. {} for any other move."""
+    moves = op.table.moves
+    if not any(m.event is outcome.event and m.source.value == op.state and m.dest.value == PAUSED for m in moves):
+        return {}
+    if op.table.step(op.state, outcome.event, outcome.facts).value != PAUSED:
+        return {}
+    return {"paused_in": op.state, "error": outcome.reason, "code": outcome.data.get("code", "failed")}

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from mcpg.engine import supervision
 from mcpg.engine.agents import Agents
-from mcpg.engine.attempts import Backoff, again, last_words
+from mcpg.engine.attempts import Backoff, again, last_words, paused_by
 from mcpg.engine.compensation import compensate
 from mcpg.engine.core import Core
 from mcpg.engine.effects import EFFECTS, failure
@@ -37,7 +37,6 @@ log = logging.getLogger("mcpg.engine")
 TROUBLE_CAP_S = 30.0
 STOP_S = 5.0  # for interrupted work to end, when the engine stops
 WORK = {**EFFECTS, "compensate": compensate, "restart": supervision.restart}
-PAUSED = "paused"  # as every operation machine calls it
 
 
 class _Driver:
@@ -73,7 +72,9 @@ class Engine(Core):
         super().__init__(db, provisioner, timeout=timeout, clock=clock, sizes=sizes)
         self._drivers: dict[str, _Driver] = {}
         self._by_instance: dict[str, str] = {}
-        self._strays: dict[str, set[asyncio.Future[Outcome]]] = {}  # by instance: interrupted work that has not ended
+        self._at_work: dict[
+            str, set[asyncio.Future[Outcome]]
+        ] = {}  # by instance; also what was interrupted, until it ends
         self._stopping = False
         db.writer.listen(self._heard)
 
@@ -107,8 +108,8 @@ class Engine(Core):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if strays := [work for each in self._strays.values() for work in each]:
-            await asyncio.wait(strays, timeout=STOP_S)
+        if ending := [work for each in self._at_work.values() for work in each]:
+            await asyncio.wait(ending, timeout=STOP_S)
         await self.reach.stop()
         if self.provisioner is not None:
             await self.provisioner.stop()
@@ -276,12 +277,12 @@ class Engine(Core):
         op = driver.op
         if op.due is not None:
             await self._until(driver, None, op.due - asyncio.get_running_loop().time())
-        for stray in list(self._strays.get(op.instance_id, ())):  # to undo what is still being done would undo nothing
-            await self._until(driver, stray, None)
+        for other in list(self._at_work.get(op.instance_id, ())):  # to undo what is still being done would undo nothing
+            await self._until(driver, other, None)
         if driver.is_overtaken or self._left(op) == 0.0:
-            busy = "work that was interrupted has not ended yet" if self._strays.get(op.instance_id) else ""
+            busy = "work that was interrupted has not ended yet" if self._at_work.get(op.instance_id) else ""
             return None if driver.is_overtaken else await self._late(op, rest, busy)
-        work = asyncio.ensure_future(WORK[rest.effect](self, op))
+        work = self._begin(op, rest)
         try:
             await self._until(driver, work, None)
             if work.cancelled():
@@ -322,25 +323,27 @@ class Engine(Core):
         if work is not None:
             work.remove_done_callback(wake)
 
-    def _interrupt(self, op: Operation, rest: Work, work: asyncio.Future[Outcome]) -> None:
-        """Ask work that nobody waits for any more to end. Until it has, no other work begins on its gateway."""
-        if work.done():
-            if not work.cancelled():
-                work.exception()  # it was heard, or overtaken: either way nobody else will ask
-            return
-        log.info("%s: %s is interrupted in %s", op.id, rest.effect, op.state)
-        strays = self._strays.setdefault(op.instance_id, set())
-        strays.add(work)
+    def _begin(self, op: Operation, rest: Work) -> asyncio.Future[Outcome]:
+        """The effect as a task of its own. Until it has ended, no other work begins on its gateway."""
+        work = asyncio.ensure_future(WORK[rest.effect](self, op))
+        at_work = self._at_work.setdefault(op.instance_id, set())
+        at_work.add(work)
 
         def ended(done: asyncio.Future[Outcome]) -> None:
-            strays.discard(done)
-            if not strays and self._strays.get(op.instance_id) is strays:
-                del self._strays[op.instance_id]
-            if not done.cancelled() and (exc := done.exception()) is not None:
-                log.info("%s: interrupted, %s said: %s", op.id, rest.effect, exc)
+            at_work.discard(done)
+            if not at_work and self._at_work.get(op.instance_id) is at_work:
+                del self._at_work[op.instance_id]
+            if not done.cancelled():
+                done.exception()  # heard by who waited, or by nobody: it was overtaken
 
         work.add_done_callback(ended)
-        work.cancel()
+        return work
+
+    def _interrupt(self, op: Operation, rest: Work, work: asyncio.Future[Outcome]) -> None:
+        """Ask work that nobody waits for any more to end."""
+        if not work.done():
+            log.info("%s: %s is interrupted in %s", op.id, rest.effect, op.state)
+            work.cancel()
 
     async def _late(self, op: Operation, rest: Work, why: str = "") -> Outcome:
         """The deadline has passed; with the last words of what failed before, whichever process heard them."""
@@ -387,13 +390,3 @@ class Engine(Core):
             row = await reads.find_operation(self.db, op.id)
             if row is not None and row["version"] != at:
                 return None
-
-
-def paused_by(op: Operation, outcome: Outcome) -> dict[str, object]:
-    """What a row that comes to wait for an operator remembers: where it was, and why. {} for any other move."""
-    moves = op.table.moves
-    if not any(m.event is outcome.event and m.source.value == op.state and m.dest.value == PAUSED for m in moves):
-        return {}
-    if op.table.step(op.state, outcome.event, outcome.facts).value != PAUSED:
-        return {}
-    return {"paused_in": op.state, "error": outcome.reason, "code": outcome.data.get("code", "failed")}

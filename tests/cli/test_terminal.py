@@ -26,6 +26,7 @@ from syrupy.assertion import SnapshotAssertion
 from .bodies import instance
 from .fake import GATEWAYS, HAPPY, OPERATION, UID, Ctl, Fake, data, end, operation, step, stream
 from .test_create import FAILED
+from .test_steer import UNDONE, plan
 
 START = "import sys; from mcpg.cli.main import main; sys.exit(main())"
 CREATE = ("provision", "create", "--name", "edge-1")
@@ -301,6 +302,29 @@ def test_delete_asks_and_y_deletes(terminal: Start, fake: Fake, snapshot: Snapsh
     shown.types("y\n")
     assert (shown.end()[0], question.replace(fake.url, "URL")) == (0, snapshot)
     assert "delete edge-1  acme/prod/us" in shown.text
+
+
+def test_cancel_shows_what_it_would_take_back_and_asks(
+    terminal: Start, fake: Fake, snapshot: SnapshotAssertion
+) -> None:
+    fake.says("GET", f"/v1/operations/{OPERATION}/cancel-plan", data(plan()))
+    fake.says("POST", f"/v1/operations/{OPERATION}/cancel", data(operation(running=True)))
+    fake.says("GET", f"/v1/operations/{OPERATION}/events", stream(*UNDONE))
+    fake.says("GET", f"/v1/operations/{OPERATION}", data(operation(final_phase="cancelled", state="cancelled")))
+    shown = terminal("operation", "cancel", OPERATION, columns=200)
+    shown.until("[y/N] ")
+    question = "\n".join(shown.screen)
+    assert [asked.method for asked in fake.asked] == ["GET"], "nothing is sent before the answer"
+    shown.types("y\n")
+    assert (shown.end()[0], question.replace(fake.url, "URL")) == (0, snapshot)
+
+
+def test_a_cancel_that_is_not_wanted_after_all_sends_nothing(terminal: Start, fake: Fake) -> None:
+    fake.says("GET", f"/v1/operations/{OPERATION}/cancel-plan", data(plan()))
+    shown = terminal("operation", "cancel", OPERATION)
+    shown.until("[y/N] ")
+    shown.types("n\n")
+    assert (shown.end()[0], [asked.method for asked in fake.asked]) == (1, ["GET"])
 
 
 @pytest.mark.parametrize("answer", ["\n", "n\n", "yess\n", "\x04"], ids=["enter", "n", "yess", "end of file"])

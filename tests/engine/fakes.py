@@ -13,7 +13,7 @@ class Scripted:
     Implements Provisioner. `problems` are raised by successive applies; `hold` blocks apply until it is set.
 
     `unreachable` is why no gateway could be started. `interrupted` counts the applies that were cut short while held; with
-    `deaf` such an apply does not listen: it goes on until `deaf` is set, and then has started something. `story` is what
+    `stubborn` such an apply does not listen: it goes on until that is set, and then has started something. `story` is what
     was begun and ended, in order.
     """
 
@@ -30,7 +30,7 @@ class Scripted:
         self.running: dict[str, int] = {}
         self.unreachable = ""
         self.interrupted = 0
-        self.deaf: asyncio.Event | None = None
+        self.stubborn: asyncio.Event | None = None
         self.remove_hold: asyncio.Event | None = None
         self.story: list[str] = []
         self.entered = asyncio.Event()
@@ -64,8 +64,8 @@ class Scripted:
                 await self.hold.wait()
         except asyncio.CancelledError:
             self.interrupted += 1
-            if self.deaf is not None:
-                await self.deaf.wait()
+            if self.stubborn is not None:
+                await self.stubborn.wait()
                 self.running[order.instance_id] = order.replicas
             raise
 

@@ -46,7 +46,7 @@ def line(seq: int, source: str, event: str, dest: str, **data: Any) -> Line:
     return Line("provision", "op-1", seq, event, source, dest, "engine", "", {}, data, "", "", "", seq)
 
 
-SPEC = {"replicas": 2, "cpu_millicores": 250, "memory_bytes": 1, "config_version": 3}
+SPEC = {"replicas": 2, "cpu_millicores": 250, "memory_bytes": 1, "config_version": 3, "config_hash": "new"}
 BEGUN = (line(1, "", "request", "requested"), line(2, "requested", "accept", "allocating"))
 RESERVED = line(3, "allocating", "reserved", "applying", places=2, cluster="us-1")
 
@@ -84,18 +84,27 @@ def test_each_undo_once_however_often_its_state_was_entered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "words"),
-    [(1, "release 1 place in us-1"), (2, "keep the room in us-1"), (5, "keep the room in us-1")],
+    ("before", "step", "words", "room"),
+    [
+        (1, 0, "put config version 2 back on 1 replica", "release 1 place in us-1"),
+        (1, 1, "remove replica 2, put config version 2 back on 1 replica", "release 1 place in us-1"),
+        (2, 0, "put config version 2 back on replica 1", "keep the room in us-1"),
+        (2, 1, "put config version 2 back on 2 replicas", "keep the room in us-1"),
+        (4, 2, "start replicas 3 and 4 again, put config version 2 back on replicas 1 and 2", "keep the room in us-1"),
+    ],
 )
-def test_an_update_goes_back_to_what_was_before(before: int, words: str) -> None:
-    old = {**SPEC, "replicas": before, "config_version": 2}
-    back = f"put config version 2 back on {before} replica{'s' * (before > 1)}"
-    assert told((*BEGUN, RESERVED), old) == [("remove", 3, back), ("release", 2, words)]
+def test_an_update_goes_back_from_where_it_is(before: int, step: int, words: str, room: str) -> None:
+    old = {**SPEC, "replicas": before, "config_version": 2, "config_hash": "old"}
+    op = operation(old)
+    op.step = step
+    steps = [(u.undo, u.words) for u in plan(op, (*BEGUN, RESERVED))]
+    assert steps == [("remove", words), ("release", room)]
 
 
 def test_an_adoption_that_fails_leaves_an_orphan() -> None:
     reserved = line(3, "allocating", "reserved", "applying", places=2, cluster="us-1", orphan_of="c", orphaned_at=1)
-    assert told((*BEGUN, reserved), SPEC)[1][2] == "release 2 places in us-1, and leave it an orphan again"
+    words = [words for _, _, words in told((*BEGUN, reserved), SPEC)]
+    assert words == ["leave edge-1 as it was", "release 2 places in us-1, and leave it an orphan again"]
 
 
 def test_every_undo_that_a_table_names_is_known_here() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from mcpg.errors import PermanentError, TemporaryError
+from mcpg.engine import steer
+from mcpg.engine.attempts import Backoff
+from mcpg.errors import PermanentError, Refused, TemporaryError
 from mcpg.machines import TABLES, provision, recovery, teardown
 from mcpg.machines.table import Owner
 from mcpg.store.journal import Also
@@ -24,8 +26,8 @@ async def scripted() -> Scripted:
 
 @pytest.fixture
 async def on(scripted: Scripted, start_plane: StartPlane) -> AsyncIterator[Plane]:
-    async with start_plane(given=scripted, local_gateways_max=3) as plane:
-        yield plane
+    async with start_plane(given=scripted, local_gateways_max=3, apply_timeout_s=3600) as plane:
+        yield plane  # no deadline comes to anybody's help
 
 
 async def places(plane: Plane) -> int:
@@ -132,13 +134,13 @@ async def test_a_create_that_is_cancelled_while_its_effect_runs_leaves_nothing(o
 
 async def test_undo_comes_after_do_when_the_work_does_not_listen(on: Plane, scripted: Scripted) -> None:
     """Work that cannot be interrupted is waited for: else it would start something after everything was taken back."""
-    scripted.hold, scripted.deaf = asyncio.Event(), asyncio.Event()
+    scripted.hold, scripted.stubborn = asyncio.Event(), asyncio.Event()
     create = await creating(on)
     await scripted.entered.wait()
     await on.steer(create.op, "cancel")
     assert (await on.operation(create.op))["state"] == "compensating"
     assert scripted.story == ["apply begins"], "the undo waits"
-    scripted.deaf.set()
+    scripted.stubborn.set()
     assert (await create.task)[-1]["state"] == "cancelled"
     assert scripted.story == ["apply begins", "apply ends", "remove"]
     assert (scripted.running, await places(on)) == ({}, 0)
@@ -147,7 +149,7 @@ async def test_undo_comes_after_do_when_the_work_does_not_listen(on: Plane, scri
 async def test_work_that_never_ends_after_it_was_interrupted_pauses_with_words(
     scripted: Scripted, start_plane: StartPlane
 ) -> None:
-    scripted.hold, scripted.deaf = asyncio.Event(), asyncio.Event()
+    scripted.hold, scripted.stubborn = asyncio.Event(), asyncio.Event()
     async with start_plane(given=scripted, timeout=limits(compensating=0.1)) as plane:
         create = await creating(plane)
         await scripted.entered.wait()
@@ -155,14 +157,22 @@ async def test_work_that_never_ends_after_it_was_interrupted_pauses_with_words(
         paused = (await create.task)[-1]
         words = "compensate did not end in 0.1 s: work that was interrupted has not ended yet"
         assert (paused["_event"], paused["message"]) == ("paused", words)
-        scripted.deaf.set()
+        scripted.stubborn.set()
         await plane.steer(create.op, "resume")
         assert (await plane.reaches(create.op, "cancelled"))["code"] == "cancelled"
         assert scripted.running == {}
 
 
+class Tomorrow(Backoff):
+    """A pause that no test outlasts."""
+
+    def pause_s(self, attempt: int, delay: float, left: float | None) -> float:
+        return 86_400.0
+
+
 async def test_a_cancel_while_an_attempt_is_put_off_does_not_wait_for_it(on: Plane, scripted: Scripted) -> None:
-    scripted.problems = [TemporaryError("not yet", delay=3600)]
+    on.engine.backoff = Tomorrow()
+    scripted.problems = [TemporaryError("not yet")]
     create = await creating(on)
 
     async def put_off() -> bool:
@@ -278,6 +288,27 @@ async def test_of_two_at_once_one_wins_and_the_other_is_told_the_state(
     assert [line["event"] for line in end["history"]].count(verb) == 1
 
 
+@pytest.mark.parametrize("verb", ["resume", "cancel"])
+async def test_of_many_that_decide_on_the_same_row_one_moves_it_and_the_others_decide_again(
+    on: Plane, scripted: Scripted, verb: str
+) -> None:
+    """All read the row before any of them writes: the others see what became of it, and are told that."""
+    scripted.problems = [PermanentError("no")]
+    scripted.remove_problems = [PermanentError("it will not die")]
+    op = (await on.publish("edge-1"))[-1]["operation_id"]
+    scripted.remove_hold = asyncio.Event()
+    do = {"resume": steer.resume, "cancel": steer.cancel}[verb]
+    fates = await asyncio.gather(
+        *(do(on.engine, op, actor=f"ada-{i}", reason="") for i in range(8)), return_exceptions=True
+    )
+    told = [fate for fate in fates if isinstance(fate, Refused)]
+    assert (len(told), [fate for fate in fates if isinstance(fate, str)]) == (7, [op])
+    assert {(t.code, t.details["state"]) for t in told} == {("refused", "compensating")}
+    scripted.remove_hold.set()
+    end = await on.reaches(op, "failed", "cancelled")
+    assert [line["event"] for line in end["history"]].count(verb) == 1
+
+
 async def test_cancels_that_race_the_engine_all_come_to_an_end(start_plane: StartPlane) -> None:
     """Whatever the engine was doing at that moment: each create is ready or cancelled, and what was taken fits that."""
     scripted = Scripted()
@@ -304,7 +335,8 @@ async def test_cancels_that_race_the_engine_all_come_to_an_end(start_plane: Star
 
 
 async def test_retry_of_what_is_put_off_tries_now(on: Plane, scripted: Scripted) -> None:
-    scripted.problems = [TemporaryError("not yet", delay=3600)]
+    on.engine.backoff = Tomorrow()
+    scripted.problems = [TemporaryError("not yet")]
     create = await creating(on)
 
     async def put_off() -> bool:
@@ -360,12 +392,13 @@ async def test_retry_of_an_update_changes_only_what_it_was_to_change(on: Plane, 
     await on.publish("edge-1", config_toml="mcp: {}")
     scripted.problems = [PermanentError("no")]
     failed = (await on.publish("edge-1", replicas=2))[-1]["operation_id"]
-    await on.publish("edge-1", config_toml="governance: {}")  # meanwhile somebody else changes the config
-    hash_now = (await on.instances())[0]["assigned_hash"]
+    await on.publish("edge-1", config_toml="governance: {}", size="m")  # meanwhile somebody else changes more
+    now = (await on.instances())[0]
     new = await on.steer(failed, "retry")
     await on.reaches(new["id"], "ready")
     [instance] = await on.instances()
-    assert (new["kind"], instance["replicas"], instance["assigned_hash"]) == ("update", 2, hash_now)
+    assert (new["kind"], instance["replicas"]) == ("update", 2)
+    assert (instance["assigned_hash"], instance["size"]) == (now["assigned_hash"], "m")
 
 
 async def test_retry_of_an_update_whose_gateway_is_gone_is_refused(on: Plane, scripted: Scripted) -> None:
