@@ -33,13 +33,21 @@ class Event(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen(Facts):
-    """What is still there: agent streams that are open."""
+    """
+    What is still there: agent streams that are open. `superseded`: this delete ended an operation that was half done, so
+    that there is no whole gateway to go back to.
+    """
 
     connected: int = 0
+    superseded: bool = False
 
 
 def nothing_connected(seen: Seen) -> bool:
     return seen.connected == 0
+
+
+def gateway_is_whole(seen: Seen) -> bool:
+    return not seen.superseded
 
 
 S, E = State, Event
@@ -65,12 +73,12 @@ MACHINE = Table(
     },
     moves=(
         Move(S.REQUESTED, E.ACCEPT, S.DRAINING),
-        Move(S.REQUESTED, E.CANCEL, S.CANCELLED),
+        Move(S.REQUESTED, E.CANCEL, S.CANCELLED, gateway_is_whole),
         Move(S.DRAINING, E.RETRY, S.DRAINING),
         Move(S.DRAINING, E.DRAINED, S.DELETING),
         Move(S.DRAINING, E.FAIL, S.DELETING),  # a drain is a courtesy; a delete does not depend on it
         Move(S.DRAINING, E.DEADLINE, S.DELETING),
-        Move(S.DRAINING, E.CANCEL, S.CANCELLED),
+        Move(S.DRAINING, E.CANCEL, S.CANCELLED, gateway_is_whole),
         Move(S.DELETING, E.RETRY, S.DELETING),
         Move(S.DELETING, E.REMOVED, S.CONFIRMING),
         Move(S.DELETING, E.FAIL, S.PAUSED),
