@@ -16,6 +16,7 @@ from mcpg.machines.check.rows import ACCEPTED, BRAKE, FENCED, SERVED, Broken, Re
 from mcpg.machines.recovery import BRAKE as MOST_ENDS
 from mcpg.machines.table import NO_FACTS, Wait, Work
 
+HANGS = "…"  # of an effect that will never end by itself
 NOT_YET = frozenset({"next", "confirmed", "gone"})  # what a look proposes: its guard may say that it is too early
 RAISES = {  # what each effect may answer with beside done and failed (engine/effects.py)
     "reserve": ("no_capacity",),
@@ -41,7 +42,9 @@ class Driving(Rows):
                     yield from self._watch(w, e, at, op, rest)
             for n, task in enumerate(tasks):
                 idle = self._tasks(w, e, (*tasks[:n], *tasks[n + 1 :]))
-                if task.result:
+                if task.result == HANGS:
+                    yield from self._late(w, idle, e, task)
+                elif task.result:
                     yield from self._commit(w, idle, e, n, task)
                 else:
                     yield from self._effect(w, idle, e, n, task)
@@ -96,15 +99,23 @@ class Driving(Rows):
         if settled is None:
             yield Step(kind, who, f"{what}: the cluster changed meanwhile, it looks again", idle)
             return
+        if broken is None and op.machine == "recovery":
+            broken = self._gave_up(op, settled.ops[task.op], event)
         if broken is None and self.is_final(settled.ops[task.op]):
             broken = self.evidence(settled, task.op, event)
         yield Step(kind, who, what, settled, took, broken)
 
+    def _gave_up(self, op: Op, after: Op, event: str) -> Broken | None:
+        """Before its brake a recovery goes on by itself; a restart that takes too long is an operator's to look at."""
+        if after.state != "paused" or (op.state == "restarting" and event == "deadline") or op.ends + 1 >= MOST_ENDS:
+            return None
+        return BRAKE, f"left alone after {op.ends + 1} of {MOST_ENDS} ends"
+
     def _undeclared(self, op: Op, event: str) -> str:
-        work = self.work(op)
-        if work is None or event == "retry" or event in {e.value for e in (work.done, work.failed, work.late, *work.others)}:
+        declared = self._declared.get((op.machine, op.state))
+        if declared is None or event == "retry" or event in declared:
             return ""
-        return f"{work.effect} raises {event}, which {op.state} of {op.machine} does not name"
+        return f"{self._work[op.machine][op.state].effect} raises {event}, which {op.state} of {op.machine} does not name"
 
     def _companions(self, before: World, w: World, at: int, event: str) -> World | None:
         """What goes into the transaction of a move, by the outcome. None: a companion refused the whole unit."""
@@ -149,9 +160,18 @@ class Driving(Rows):
             yield from self._fire(w, idle, e, task, "retry", chance, words="a failure that may pass")
         if "permanent" in faults:
             yield from self._fire(w, idle, e, task, work.failed.value, chance, words="a failure that does not pass")
-        if work.timeout_s is not None and "late" in faults:
-            yield from self._fire(w, idle, e, task, work.late.value, chance, words="its time is over")
+        if "late" in faults:
+            yield from self._late(w, idle, e, task)
+        if "hang" in faults:
+            hangs = self._with_task(idle, e, task._replace(result=HANGS))
+            yield Step(chance, engine(e), f"hangs in {task.state}#{task.op + 1}", hangs)
         yield from getattr(self, f"_{work.effect}")(w, idle, e, task, work)
+
+    def _late(self, w: World, idle: World, e: int, task: Task) -> Iterator[Step]:
+        """The state's absolute deadline ends the effect, wherever it is (`asyncio.timeout` in loop._work)."""
+        work = self._work[w.ops[task.op].machine][task.state]
+        if work.timeout_s:
+            yield from self._fire(w, idle, e, task, work.late.value, words="its time is over")
 
     def _done(self, w: World, idle: World, e: int, task: Task, work: Work, what: str) -> Iterator[Step]:
         """*w* is the world after the effect; its outcome waits to be written."""
@@ -295,7 +315,8 @@ class Driving(Rows):
             if nack:
                 yield "rejected"
                 return
-            yield "next"
+            if op.prev:  # a create tells all at once
+                yield "next"
         if 0 < serving(reps[:wanted]) < wanted:
             yield "observed"
         yield "confirmed"

@@ -52,6 +52,7 @@ class Inst(NamedTuple):
     reps: str = ""
     channel: bool = False  # an agent stream is open
     nack: bool = False  # a replica refused the config it is assigned
+    deaf: bool = False  # what starts does not come up, what ends does not hang up, until somebody sees to it
 
 
 class Task(NamedTuple):
@@ -100,13 +101,14 @@ class Setup:
     engines: int = 1
     slots: int = 2  # operations, in all
     capacity: int = 1
+    ops: tuple[Op, ...] = ()  # what runs already
     ends: int = 0  # of a recovery when it begins: near the brake, the way to it is short
     sizes: Mapping[str, int] = field(default_factory=lambda: {"a": 1, "b": 1})  # replicas of each spec
 
     @property
     def start(self) -> World:
         used = sum(i.held for i in self.insts)
-        return World("registered", used, self.insts, engines=((),) * self.engines)
+        return World("registered", used, self.insts, self.ops, ((),) * self.engines)
 
 
 def running(reps: str) -> int:

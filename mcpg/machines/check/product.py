@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from mcpg.machines.check.driving import Driving
 from mcpg.machines.check.explore import Kind, Step
-from mcpg.machines.check.parts import LIVES, NOBODY, UNBORN, Op, World, put, serving
+from mcpg.machines.check.parts import LIVES, NOBODY, UNBORN, Inst, Op, World, put, running, serving
 from mcpg.machines.check.rows import ACCEPTED, CANCEL, RESUME, Refusal, engine
 from mcpg.machines.cluster import Load
 from mcpg.machines.table import Owner
@@ -38,18 +38,26 @@ class Product(Driving):
     def _nature(self, w: World) -> Iterator[Step]:
         for n, inst in enumerate(w.insts):
             for at, letter in enumerate(inst.reps):
-                if letter.islower() and not inst.nack:
+                if letter.islower() and not inst.nack and not inst.deaf:
                     up = self.with_inst(w, n, reps=put(inst.reps, at, letter.upper()), channel=True)
                     yield Step(Kind.ENGINE, "the gateway", f"replica {at + 1} comes up and serves", up)
                 if letter != "-" and "death" in self.setup.faults:
                     down = self.with_inst(w, n, reps=put(inst.reps, at, "-"))
                     yield Step(Kind.CHANCE, "the gateway", f"replica {at + 1} ends by itself", down)
-            if inst.channel and not serving(inst.reps):
+            if "deaf" in self.setup.faults:
+                yield from self._deaf(w, n, inst)
+            if inst.channel and not serving(inst.reps) and not inst.deaf:
                 yield Step(Kind.ENGINE, "the gateway", "its channel closes", self.with_inst(w, n, channel=False))
             if "nack" in self.setup.faults and not inst.nack and inst.op != NOBODY:
                 op = w.ops[inst.op]
                 if op.machine != "teardown" and inst.spec == op.spec and op.spec in inst.reps:
                     yield Step(Kind.CHANCE, "the gateway", "refuses its config", self.with_inst(w, n, nack=True))
+
+    def _deaf(self, w: World, n: int, inst: Inst) -> Iterator[Step]:
+        if inst.deaf:
+            yield Step(Kind.PEOPLE, "an operator", "sees to the machine it runs on", self.with_inst(w, n, deaf=False))
+        elif inst.channel or running(inst.reps):
+            yield Step(Kind.CHANCE, "the gateway", "does not react any more", self.with_inst(w, n, deaf=True))
 
     # ---- operators
 

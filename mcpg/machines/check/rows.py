@@ -52,6 +52,15 @@ class Rows:
         self._work = {
             t.name: {s.value: r for s, r in t.rests.items() if isinstance(r, Work)} for t in tables.values()
         }
+        self._guarded = {
+            (t.name, m.source.value, m.event.value) for t in tables.values() for m in t.moves if m.guard is not None
+        }
+        self._declared = {
+            (t.name, s.value): frozenset(e.value for e in (r.done, r.failed, r.late, *r.others))
+            for t in tables.values()
+            for s, r in t.rests.items()
+            if isinstance(r, Work)
+        }
         self._rests = {t.name: {s.value: r for s, r in t.rests.items()} for t in tables.values()}
         self._facts = {t.name: {f.name for f in fields(t.facts)} for t in tables.values()}
         self._final = {t.name: t.final_values for t in tables.values()}
@@ -126,7 +135,10 @@ class Rows:
         The lease goes to *engine* where there is work (`claim`), and is cleared elsewhere. Raises Refusal.
         """
         op = w.ops[at]
-        dest = self.step(op.machine, op.state, event, self.facts_of(w, op, event) if facts is None else facts)
+        if facts is None:
+            guarded = (op.machine, op.state, event) in self._guarded
+            facts = self.facts_of(w, op, event) if guarded else NO_FACTS
+        dest = self.step(op.machine, op.state, event, facts)
         took = (op.machine, op.state, event, dest)
         work = self._work[op.machine].get(dest)
         if work is not None and work.undo and dest != op.state:  # effects.undo_plan: newest first, each once
@@ -138,11 +150,15 @@ class Rows:
             paused_in=op.state if dest == "paused" else "",
         )
         if dest in self._final[op.machine]:
-            op = Op(op.machine, op.kind, dest, op.inst, spec=op.spec, prev=op.prev, cancelled=op.cancelled, orphan=op.orphan)
-        engines = tuple(
-            None if e is None else tuple(t._replace(fresh=False) if t.op == at else t for t in e) for e in w.engines
-        )
-        return w._replace(ops=_set(w.ops, at, op), engines=engines), took
+            late = any(t.op == at for tasks in w.engines if tasks for t in tasks)  # who is late still means to undo it
+            op = Op(
+                op.machine, op.kind, dest, op.inst, spec=op.spec, prev=op.prev, undo=op.undo if late else (),
+                cancelled=op.cancelled, orphan=op.orphan,
+            )  # fmt: skip
+        engines = w.engines
+        if any(t.op == at for tasks in engines if tasks for t in tasks):
+            engines = tuple(e and tuple(t._replace(fresh=False) if t.op == at else t for t in e) for e in engines)
+        return World(w.cluster, w.used, w.insts, _set(w.ops, at, op), engines), took
 
     def with_inst(self, w: World, at: int, **changes: Any) -> World:
         return w._replace(insts=_set(w.insts, at, w.insts[at]._replace(**changes)))
@@ -291,7 +307,7 @@ class Rows:
                 words = [{LIVES: "gateway", DELETED: "deleted gateway"}.get(inst.life, "no gateway")]
                 words += [inst.reps or "–", f"holds {inst.held}"]
                 words += [f"assigned {inst.spec}"] * bool(inst.spec) + ["orphan"] * inst.orphan
-                words += ["channel open"] * inst.channel + ["refused"] * inst.nack
+                words += ["channel open"] * inst.channel + ["refused"] * inst.nack + ["deaf"] * inst.deaf
                 parts.append(" ".join(words))
         for n, op in enumerate(w.ops):
             lease = f" leased by {engine(op.owner)}" if op.owner != NOBODY else ""
@@ -300,7 +316,7 @@ class Rows:
             if tasks is None:
                 parts.append(f"{engine(n)} is down")
             for task in tasks or ():
-                how = f"holds {task.result}" if task.result else "works"
+                how = {"": "works", "…": "hangs"}.get(task.result, f"holds {task.result}")
                 parts.append(f"{engine(n)} {how} for {task.state}#{task.op + 1}" + " (overtaken)" * (not task.fresh))
         return parts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcpg.machines.check.parts import LIVES, Inst, Setup
+from mcpg.machines.check.parts import LIVES, Inst, Op, Setup
 
 _ONE = Inst(life=LIVES, held=1, spec="a", made=True, reps="A", channel=True)
 _TWO = Inst(life=LIVES, held=2, spec="a", made=True, reps="AA", channel=True)
@@ -19,7 +19,7 @@ WORLDS: tuple[Setup, ...] = (
         about="a gateway of two replicas is created and deleted, by an engine that is killed at any moment",
         insts=(_NONE,),
         wishes=_set("create delete cancel"),
-        faults=_set("crash duplicate temporary permanent late death nack"),
+        faults=_set("crash duplicate temporary permanent late hang death nack deaf"),
         sizes={"a": 2},
         capacity=2,
     ),
@@ -27,17 +27,18 @@ WORLDS: tuple[Setup, ...] = (
         name="update",
         about="two replicas are updated one after the other, stopped and undone at each step",
         insts=(_TWO,),
-        wishes=_set("update cancel delete"),
+        wishes=_set("update cancel"),
         faults=_set("crash temporary permanent late death nack"),
         sizes={"a": 2, "b": 2},
         capacity=2,
+        slots=1,
     ),
     Setup(
         name="grow",
         about="an update from one replica to two, where there may be no room for the second",
         insts=(_ONE,),
         wishes=_set("update cancel delete drain undrain"),
-        faults=_set("crash permanent late nack"),
+        faults=_set("late nack"),
         sizes={"a": 1, "b": 2},
         capacity=2,
     ),
@@ -46,7 +47,7 @@ WORLDS: tuple[Setup, ...] = (
         about="an update from two replicas to one while somebody waits for the room",
         insts=(_TWO, _NONE),
         wishes=_set("update cancel create"),
-        faults=_set("permanent late nack"),
+        faults=frozenset(),
         sizes={"a": 2, "b": 1},
         capacity=3,
     ),
@@ -60,8 +61,9 @@ WORLDS: tuple[Setup, ...] = (
     ),
     Setup(
         name="lease-update",
-        about="two engines and two updates of one gateway, the first cancelled",
-        insts=(_ONE,),
+        about="two engines take back a cancelled update, one of them slow, while the next update begins",
+        insts=(_ONE._replace(op=0, spec="b", reps="B"),),
+        ops=(Op("provision", "update", "compensating", 0, spec="b", prev="a", undo=("remove", "release"), cancelled=True),),
         wishes=_set("update cancel"),
         faults=_set("steal"),
         engines=2,
@@ -70,7 +72,7 @@ WORLDS: tuple[Setup, ...] = (
         name="room",
         about="two creates and one place, in a cluster that is drained, decommissioned, forced",
         insts=(_NONE, _NONE),
-        wishes=_set("create cancel drain undrain decommission force_decommission"),
+        wishes=_set("create cancel drain decommission force_decommission"),
         faults=frozenset(),
     ),
     Setup(
@@ -85,7 +87,7 @@ WORLDS: tuple[Setup, ...] = (
         about="a gateway of two replicas ends by itself, over and over, up to the brake",
         insts=(_TWO,),
         wishes=_set("recover cancel"),
-        faults=_set("crash temporary permanent late death nack"),
+        faults=_set("crash temporary permanent late hang death nack deaf"),
         sizes={"a": 2},
         capacity=2,
         slots=1,
@@ -96,14 +98,14 @@ WORLDS: tuple[Setup, ...] = (
         about="a recovery is superseded by an update or a delete while its restart is under way",
         insts=(_ONE,),
         wishes=_set("recover delete update cancel"),
-        faults=_set("crash late death"),
+        faults=_set("late death"),
         ends=4,
     ),
     Setup(
         name="recovery-lease",
         about="as overtaken, with two engines, one of them slow",
         insts=(_ONE._replace(reps=""),),
-        wishes=_set("recover delete update"),
+        wishes=_set("recover delete"),
         faults=_set("steal"),
         engines=2,
         ends=4,
