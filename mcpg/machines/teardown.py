@@ -35,7 +35,7 @@ class Event(Enum):
 class Seen(Facts):
     """
     What is still there: agent streams that are open. `superseded`: this delete ended an operation that was half done, so
-    that there is no whole gateway to go back to.
+    that there is no whole gateway to go back to, nor one to drain.
     """
 
     connected: int = 0
@@ -46,8 +46,8 @@ def nothing_connected(seen: Seen) -> bool:
     return seen.connected == 0
 
 
-def gateway_is_whole(seen: Seen) -> bool:
-    return not seen.superseded
+def half_done(seen: Seen) -> bool:
+    return seen.superseded
 
 
 S, E = State, Event
@@ -72,13 +72,14 @@ MACHINE = Table(
         S.CANCELLED: "taken back before anything was stopped",
     },
     moves=(
+        Move(S.REQUESTED, E.ACCEPT, S.DELETING, half_done),  # cancelled, it would leave what nobody finishes
         Move(S.REQUESTED, E.ACCEPT, S.DRAINING),
-        Move(S.REQUESTED, E.CANCEL, S.CANCELLED, gateway_is_whole),
+        Move(S.REQUESTED, E.CANCEL, S.CANCELLED),
         Move(S.DRAINING, E.RETRY, S.DRAINING),
         Move(S.DRAINING, E.DRAINED, S.DELETING),
         Move(S.DRAINING, E.FAIL, S.DELETING),  # a drain is a courtesy; a delete does not depend on it
         Move(S.DRAINING, E.DEADLINE, S.DELETING),
-        Move(S.DRAINING, E.CANCEL, S.CANCELLED, gateway_is_whole),
+        Move(S.DRAINING, E.CANCEL, S.CANCELLED),
         Move(S.DELETING, E.RETRY, S.DELETING),
         Move(S.DELETING, E.REMOVED, S.CONFIRMING),
         Move(S.DELETING, E.FAIL, S.PAUSED),

@@ -14,7 +14,7 @@ from mcpg.machines.check.explore import Kind, Step
 from mcpg.machines.check.parts import LIVES, NOBODY, Op, Task, World, put, running, serving
 from mcpg.machines.check.rows import ACCEPTED, BRAKE, FENCED, SERVED, Broken, Refusal, Rows, engine
 from mcpg.machines.recovery import BRAKE as MOST_ENDS
-from mcpg.machines.table import NO_FACTS, Wait, Work
+from mcpg.machines.table import Wait, Work
 
 HANGS = "…"  # of an effect that will never end by itself
 NOT_YET = frozenset({"next", "confirmed", "gone"})  # what a look proposes: its guard may say that it is too early
@@ -125,8 +125,8 @@ class Driving(Rows):
                 return self.reserved(w, at)
             case "provision", "no_capacity":
                 return self.not_created(w, at)
-            case "provision", "applied":
-                return self.with_op(w, at, step=was.step + 1 if op.prev else self.size(op.spec))
+            case "provision", "next":
+                return self.with_op(w, at, step=was.step + 1)
             case "provision", "confirmed":
                 return self.confirmed(w, at)
             case "provision", "undone":
@@ -182,7 +182,7 @@ class Driving(Rows):
     def _dropped(self, w: World, idle: World, e: int, task: Task) -> Iterator[Step] | None:
         """
         An order that comes after its operation was overtaken: refused under the instance's lock, and the driver looks
-        again (effects.still_mine). None: the order is good.
+        again. None: the order is good.
         """
         if self.rules.order and not (task.fresh and w.ops[task.op].owner == e):
             return iter([Step(Kind.ENGINE, engine(e), f"{task.state}#{task.op + 1}: not its to do any more", idle)])
@@ -198,41 +198,38 @@ class Driving(Rows):
         yield from self._done(w, idle, e, task, work, f"chooses the cluster for {op.kind}#{task.op + 1}")
 
     def _apply(self, w: World, idle: World, e: int, task: Task, work: Work) -> Iterator[Step]:
-        """effects.apply: a create starts every replica, an update tells the next one; the last one told, surplus ends."""
+        """effects.apply with rolling.converge: start or tell what this turn touches, or stop what is too many."""
         if dropped := self._dropped(w, idle, e, task):
             yield from dropped
             return
         op = w.ops[task.op]
         inst, wanted = w.insts[op.inst], self.size(op.spec)
         which = f"{op.kind}#{task.op + 1}"
-        if not op.prev:
-            missing = [n for n in range(wanted) if inst.reps[n : n + 1] in ("", "-")]
-            reps = put(inst.reps, missing[0], op.spec) if missing else inst.reps
-            after = self.with_inst(w, op.inst, reps=reps)
-            if len(missing) > 1:
-                yield Step(Kind.ENGINE, engine(e), f"starts replica {missing[0] + 1} of {which}", after)
-            else:
-                started = f"starts replica {missing[0] + 1} of {which}" if missing else f"finds all of {which} running"
-                yield from self._done(after, idle, e, task, work, started)
+        turn = self.turn(op)
+        if turn.stops:
+            after = self.with_inst(w, op.inst, reps=inst.reps[:wanted].rstrip("-"))
+            yield from self._done(after, idle, e, task, work, f"stops what is too many of {which}")
             return
-        target = min(op.step, wanted - 1)
-        reps = inst.reps
-        if reps[target : target + 1].lower() != op.spec:
-            reps = put(reps, target, op.spec)
-        if op.step + 1 >= wanted:
-            reps = reps[:wanted].rstrip("-")
-        yield from self._done(
-            self.with_inst(w, op.inst, reps=reps), idle, e, task, work, f"tells replica {target + 1} of {which}"
-        )
+        here = inst.reps.ljust(turn.last, "-")
+        todo = [n for n in range(turn.first, turn.last) if here[n].lower() != op.spec]
+        if not todo:
+            yield from self._done(w, idle, e, task, work, f"finds {which} running")
+            return
+        after = self.with_inst(w, op.inst, reps=put(inst.reps, todo[0], op.spec))
+        what = f"{'starts' if here[todo[0]] == '-' else 'tells'} replica {todo[0] + 1} of {which}"
+        if len(todo) > 1:
+            yield Step(Kind.ENGINE, engine(e), what, after)
+        else:
+            yield from self._done(after, idle, e, task, work, what)
 
     def _compensate(self, w: World, idle: World, e: int, task: Task, work: Work) -> Iterator[Step]:
-        """effects.compensate with _undo_apply: remove a create's replicas; put an update's spec and replicas back."""
+        """compensation._remove with rolling.back: remove a create's replicas; put an update's config and replicas back."""
         op = w.ops[task.op]
         inst, which = w.insts[op.inst], f"{op.kind}#{task.op + 1}"
         if "remove" not in op.undo:
             yield from self._done(w, idle, e, task, work, f"has nothing to stop of {which}")
             return
-        if op.prev and inst.spec != op.prev:  # a write of its own: who connects from now on is given the old config
+        if op.prev and inst.spec != op.prev:  # writes.roll, a write of its own: who connects is given the old config
             if self.rules.assigned and inst.op != task.op:
                 yield Step(Kind.ENGINE, engine(e), f"{task.state}#{task.op + 1}: not its to do any more", idle)
                 return
@@ -270,7 +267,7 @@ class Driving(Rows):
         yield from self._converge(w, idle, e, task, work, "")
 
     def _restart(self, w: World, idle: World, e: int, task: Task, work: Work) -> Iterator[Step]:
-        """effects.restart: start what is missing."""
+        """supervision.restart: start what is missing."""
         if dropped := self._dropped(w, idle, e, task):
             yield from dropped
             return
@@ -302,7 +299,7 @@ class Driving(Rows):
             return
         if op.state == "waiting":
             return
-        told = reps[:wanted].ljust(wanted, "-")[: op.step if op.machine == "provision" else wanted]
+        told = reps.ljust(wanted, "-")[: self.turn(op).rolled if op.machine == "provision" else wanted]
         if "-" in told:
             yield "fail" if op.machine == "provision" else "ended"
             return
@@ -315,7 +312,7 @@ class Driving(Rows):
             if nack:
                 yield "rejected"
                 return
-            if op.prev:  # a create tells all at once
+            if op.step + 1 < len(self.turns(op)):
                 yield "next"
         if 0 < serving(reps[:wanted]) < wanted:
             yield "observed"
@@ -328,7 +325,7 @@ class Driving(Rows):
     def _unserved(self, w: World, op: Op) -> Broken | None:
         reps, floor = w.insts[op.inst].reps, min(op.before, self.size(op.spec))
         up = serving(reps[: self.size(op.spec)])
-        if up >= floor and reps[: op.step] == op.spec.upper() * op.step:
+        if up >= floor and reps[: self.turn(op).rolled] == op.spec.upper() * self.turn(op).rolled:
             return None
         return SERVED, f"the next of {self.size(op.spec)} replicas is touched while {reps} serve, of {floor} that did before"
 
@@ -341,22 +338,23 @@ class Driving(Rows):
         for n, inst in enumerate(w.insts):
             down = running(inst.reps) < self.size(inst.spec)
             if inst.life == LIVES and inst.op == NOBODY and down and not inst.left:
-                yield from self.born(w, n, "recovery", "recover", Kind.ENGINE, "the engine", spec=inst.spec)
+                for ends in (self.setup.ends, MOST_ENDS):  # with those of a recovery a moment ago (supervision._remembered)
+                    yield from self.born(w, n, "recovery", "recover", Kind.ENGINE, "the engine", spec=inst.spec, ends=ends)
 
     def born(
         self, w: World, inst: int, machine: str, kind: str, step: Kind, who: str, *, spec: str = "", prev: str = "",
-        words: str = "", over: bool = False,
+        words: str = "", over: bool = False, ends: int = 0,
     ) -> Iterator[Step]:  # fmt: skip
         """accept.accept: the row, its first two lines and what it claims, in one transaction."""
         at = len(w.ops)
         table = self.tables[machine]
         here = w.insts[inst]
-        op = Op(machine, kind, table.initial.value, inst, spec=spec, prev=prev, before=serving(here.reps), ends=self.setup.ends if kind == "recover" else 0, over=over)
+        op = Op(machine, kind, table.initial.value, inst, spec=spec, prev=prev, ends=ends, over=over)
         if not self.rules.occupy and here.op != NOBODY:
             words = f"{words}, though {w.ops[here.op].kind} was accepted meanwhile"
         after = self.with_inst(w._replace(ops=(*w.ops, op)), inst, op=at, life=LIVES)
         try:
-            after, took = self.move(after, at, "accept", facts=NO_FACTS if machine == "teardown" else table.facts())
+            after, took = self.move(after, at, "accept")
         except Refusal as refusal:
             yield Step(step, who, f"asks for {kind}", after, broken=(ACCEPTED, str(refusal)))
             return

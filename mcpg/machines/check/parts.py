@@ -18,8 +18,8 @@ UNBORN, LIVES, DELETED = 0, 1, 2
 class Op(NamedTuple):
     """
     One operation's row, and what its journal says. `undo` is the undo plan, newest first, derived from the states that
-    were entered; `step` counts the replicas an update told, `before` those that served when it began, `ends` is recovery's.
-    `over`: a delete that ended a half-done operation.
+    were entered; `step` is the turn of an update it is at, `before` counts those that served when it began, `ends` is
+    recovery's, `over` a delete's that ended a half-done operation.
     """
 
     machine: str
@@ -72,6 +72,15 @@ class World(NamedTuple):
     engines: tuple[tuple[Task, ...] | None, ...] = ()  # None: crashed
 
 
+class Turn(NamedTuple):
+    """rolling.Step: replicas *first* to *last* (from 0, without the last) are touched; after it *rolled* are as asked."""
+
+    first: int
+    last: int
+    rolled: int
+    stops: bool = False
+
+
 @dataclass(frozen=True)
 class Rules:
     """What the code around the tables guarantees. Each may be taken away, to see that something notices."""
@@ -102,7 +111,7 @@ class Setup:
     slots: int = 2  # operations, in all
     capacity: int = 1
     ops: tuple[Op, ...] = ()  # what runs already
-    ends: int = 0  # of a recovery when it begins: near the brake, the way to it is short
+    ends: int = 1  # that a recovery counts when it begins: near the brake, the way to it is short
     sizes: Mapping[str, int] = field(default_factory=lambda: {"a": 1, "b": 1})  # replicas of each spec
 
     @property

@@ -78,7 +78,7 @@ class Product(Driving):
         try:
             after, took = self.move(w, at, "cancel")
         except Refusal as refusal:
-            if only is None or (op.state in only and not op.over):
+            if only is None or op.state in only:
                 yield Step(kind, "an operator", what, w, broken=(CANCEL, str(refusal)))
             return
         if only is not None and op.state not in only:

@@ -8,11 +8,10 @@ it ends (`evidence`); what must be true of every world is `wrong`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from mcpg.errors import GuardRefused, NoSuchMove
-from mcpg.machines.check.parts import DELETED, LIVES, NOBODY, RULES, Inst, Op, Rules, Setup, World, running, serving
+from mcpg.machines.check.parts import DELETED, LIVES, NOBODY, RULES, Inst, Op, Rules, Setup, Turn, World, running, serving
 from mcpg.machines.table import NO_FACTS, Facts, Owner, Table, Work
 
 Broken = tuple[str, str]
@@ -62,7 +61,6 @@ class Rows:
             if isinstance(r, Work)
         }
         self._rests = {t.name: {s.value: r for s, r in t.rests.items()} for t in tables.values()}
-        self._facts = {t.name: {f.name for f in fields(t.facts)} for t in tables.values()}
         self._final = {t.name: t.final_values for t in tables.values()}
 
     # ---- reading
@@ -93,6 +91,22 @@ class Rows:
     def size(self, spec: str) -> int:
         return self.setup.sizes.get(spec, 0)
 
+    def turns(self, op: Op) -> tuple[Turn, ...]:
+        """rolling.steps_of: those that stay one by one, then those that are new, then those that are too many."""
+        new = self.size(op.spec)
+        old = self.size(op.prev) if op.prev else new
+        changed = op.prev not in ("", op.spec)
+        turns = [Turn(k, k + 1, k + 1) for k in range(min(old, new))] if changed else []
+        if not turns:
+            turns.append(Turn(0, new, new))
+        elif new > old:
+            turns.append(Turn(old, new, new))
+        return (*turns, *([Turn(0, 0, new, stops=True)] if new < old else []))
+
+    def turn(self, op: Op) -> Turn:
+        turns = self.turns(op)
+        return turns[min(op.step, len(turns) - 1)]
+
     def step(self, machine: str, state: str, event: str, facts: Facts = NO_FACTS) -> str:
         """Where the shipped table takes it. Raises Refusal."""
         key = (machine, state, event, facts)
@@ -110,20 +124,20 @@ class Rows:
         return dest
 
     def facts_of(self, w: World, op: Op, event: str) -> Facts:
-        """What is true now, as engine/evidence.py counts it."""
+        """What is true now, as evidence._seen and supervision._seen count it."""
         inst = w.insts[op.inst]
         wanted = self.size(op.spec)
         known = self.tables[op.machine].facts
         here = inst.reps[:wanted]
         if op.machine == "provision":
-            up = op.spec.upper()
+            rolled = self.turn(op).rolled
             return known(
-                replicas=wanted, enrolled=serving(here), active=here.count(up), answering=serving(here),
-                rolled=op.step, before=op.before, cancelled=op.cancelled, paused_in=op.paused_in,
+                replicas=wanted, enrolled=serving(here), active=here[:rolled].count(op.spec.upper()),
+                answering=serving(here), rolled=rolled, before=op.before, surplus=running(inst.reps[wanted:]),
+                cancelled=op.cancelled, paused_in=op.paused_in,
             )  # fmt: skip
         if op.machine == "teardown":
-            more = {"superseded": op.over} if "superseded" in self._facts[op.machine] else {}
-            return known(connected=int(inst.channel), **more)
+            return known(connected=int(inst.channel), superseded=op.over)
         up = here.count(op.spec.upper())
         return known(ends=op.ends + (event in DOWN), replicas=wanted, enrolled=up, active=up, answering=up)
 
@@ -141,7 +155,7 @@ class Rows:
         dest = self.step(op.machine, op.state, event, facts)
         took = (op.machine, op.state, event, dest)
         work = self._work[op.machine].get(dest)
-        if work is not None and work.undo and dest != op.state:  # effects.undo_plan: newest first, each once
+        if work is not None and work.undo and dest != op.state:  # compensation.plan: newest first, each once
             op = op._replace(undo=(work.undo, *(u for u in op.undo if u != work.undo)))
         op = op._replace(
             state=dest,
@@ -181,12 +195,12 @@ class Rows:
             return None
         if more and self.rules.room and w.used + more > self.setup.capacity:
             return None
-        w = self.with_op(w, at, orphan=inst.orphan)
+        w = self.with_op(w, at, orphan=inst.orphan, before=serving(inst.reps) if op.prev else 0)
         w = self.hold(w, op.inst, keep)
         return self.with_inst(w, op.inst, spec=op.spec, orphan=False, nack=False)
 
     def not_created(self, w: World, at: int) -> World:
-        """effects._not_created: nothing is left of a create; an update's gateway is as it was."""
+        """effects.not_created: nothing is left of a create; an update's gateway is as it was."""
         op = w.ops[at]
         if op.prev:
             return self.end(w, op.inst)
@@ -198,7 +212,7 @@ class Rows:
         return self.with_inst(w, inst, op=NOBODY)
 
     def undone(self, w: World, at: int, undo: tuple[str, ...]) -> World:
-        """effects.compensate at its commit: what _undo_reserve gives back, then _not_created."""
+        """compensation.compensate at its commit: what _release gives back, then not_created."""
         op = w.ops[at]
         if op.prev and "release" in undo:
             if op.orphan:  # writes.orphan_again
