@@ -83,12 +83,24 @@ def _of_rests(table: Table) -> Iterator[Mutant]:
             late: Any = dataclasses.replace(rest, timeout_s=0)
             yield Mutant(table.name, "deadline", state.value, put(state, late))
             if rest.undo:
-                yield Mutant(table.name, "undo", f"{rest.undo} of {rest.effect}", put(state, dataclasses.replace(rest, undo=None)))
+                yield Mutant(
+                    table.name,
+                    "undo",
+                    f"{rest.undo} of {rest.effect}",
+                    put(state, dataclasses.replace(rest, undo=None)),
+                )
             for event in rest.others:
                 others = tuple(e for e in rest.others if e is not event)
-                yield Mutant(table.name, "outcome", f"{event.value} of {rest.effect}", put(state, dataclasses.replace(rest, others=others)))
+                yield Mutant(
+                    table.name,
+                    "outcome",
+                    f"{event.value} of {rest.effect}",
+                    put(state, dataclasses.replace(rest, others=others)),
+                )
         elif isinstance(rest, Wait):
-            yield Mutant(table.name, "deadline", state.value, put(state, dataclasses.replace(rest, timeout_s=None, late=None)))
+            yield Mutant(
+                table.name, "deadline", state.value, put(state, dataclasses.replace(rest, timeout_s=None, late=None))
+            )
 
 
 def judge(mutant: Mutant) -> Fate:

@@ -92,7 +92,13 @@ class AgentWorld:
             dest = self._to(at, rest.late.value)
             if dest is not None:
                 move = ("enrolment", at.state, rest.late.value, dest)
-                yield Step(Kind.ENGINE, "the engine", f"has heard nothing for {rest.timeout_s:g} s", at._replace(state=dest), move)
+                yield Step(
+                    Kind.ENGINE,
+                    "the engine",
+                    f"has heard nothing for {rest.timeout_s:g} s",
+                    at._replace(state=dest),
+                    move,
+                )
         if at.runs:
             yield self._raise(
                 at, Kind.CHANCE, "the provisioner", "sees its process end", "exited", wanted=ended, invariant=ENDED,

@@ -85,7 +85,10 @@ class Driving(Rows):
             return
         broken: Broken | None = None
         if not task.fresh or not is_ours:
-            broken = FENCED, f"{who} wrote {event}, which it decided on as {'the owner' if is_ours else 'a former owner'}"
+            broken = (
+                FENCED,
+                f"{who} wrote {event}, which it decided on as {'the owner' if is_ours else 'a former owner'}",
+            )
         elif undeclared := self._undeclared(op, event):
             broken = ACCEPTED, undeclared
         try:
@@ -115,7 +118,9 @@ class Driving(Rows):
         declared = self._declared.get((op.machine, op.state))
         if declared is None or event == "retry" or event in declared:
             return ""
-        return f"{self._work[op.machine][op.state].effect} raises {event}, which {op.state} of {op.machine} does not name"
+        return (
+            f"{self._work[op.machine][op.state].effect} raises {event}, which {op.state} of {op.machine} does not name"
+        )
 
     def _companions(self, before: World, w: World, at: int, event: str) -> World | None:
         """What goes into the transaction of a move, by the outcome. None: a companion refused the whole unit."""
@@ -145,7 +150,9 @@ class Driving(Rows):
             yield step
             if "duplicate" in self.setup.faults and step.move is not None and task.fresh:
                 again = self._with_task(step.after, e, task._replace(fresh=False))
-                yield Step(Kind.CHANCE, engine(e), f"{step.what}, and does not hear that it was written", again, step.move)
+                yield Step(
+                    Kind.CHANCE, engine(e), f"{step.what}, and does not hear that it was written", again, step.move
+                )
 
     # ---- effects
 
@@ -246,7 +253,9 @@ class Driving(Rows):
         op = w.ops[task.op]
         inst, which = w.insts[op.inst], f"{op.kind}#{task.op + 1}"
         wanted = self.size(spec)
-        wrong = [n for n, r in enumerate(inst.reps.ljust(wanted, "-")) if (r.lower() != spec if n < wanted else r != "-")]
+        wrong = [
+            n for n, r in enumerate(inst.reps.ljust(wanted, "-")) if (r.lower() != spec if n < wanted else r != "-")
+        ]
         if not wrong:
             yield from self._done(w, idle, e, task, work, f"finds nothing left to put right of {which}")
             return
@@ -327,19 +336,31 @@ class Driving(Rows):
         up = serving(reps[: self.size(op.spec)])
         if up >= floor and reps[: self.turn(op).rolled] == op.spec.upper() * self.turn(op).rolled:
             return None
-        return SERVED, f"the next of {self.size(op.spec)} replicas is touched while {reps} serve, of {floor} that did before"
+        return (
+            SERVED,
+            f"the next of {self.size(op.spec)} replicas is touched while {reps} serve, of {floor} that did before",
+        )
 
     # ---- what an engine begins by itself
 
     def recoveries(self, w: World) -> Iterator[Step]:
         """A gateway on which nothing runs and of which a replica ended is brought back, unless it was left down."""
-        if "recover" not in self.setup.wishes or len(w.ops) >= self.setup.slots or not any(e is not None for e in w.engines):
+        if (
+            "recover" not in self.setup.wishes
+            or len(w.ops) >= self.setup.slots
+            or not any(e is not None for e in w.engines)
+        ):
             return
         for n, inst in enumerate(w.insts):
             down = running(inst.reps) < self.size(inst.spec)
             if inst.life == LIVES and inst.op == NOBODY and down and not inst.left:
-                for ends in (self.setup.ends, MOST_ENDS):  # with those of a recovery a moment ago (supervision._remembered)
-                    yield from self.born(w, n, "recovery", "recover", Kind.ENGINE, "the engine", spec=inst.spec, ends=ends)
+                for ends in (
+                    self.setup.ends,
+                    MOST_ENDS,
+                ):  # with those of a recovery a moment ago (supervision._remembered)
+                    yield from self.born(
+                        w, n, "recovery", "recover", Kind.ENGINE, "the engine", spec=inst.spec, ends=ends
+                    )
 
     def born(
         self, w: World, inst: int, machine: str, kind: str, step: Kind, who: str, *, spec: str = "", prev: str = "",

@@ -39,12 +39,16 @@ class Model(Protocol):
     def steps(self, state: Any) -> Iterable[Step]: ...
     def alike(self, state: Any) -> Hashable:
         """One state for all that differ only in which of two equals is called A; it steps to what they step to."""
+
     def wrong(self, state: Any) -> tuple[str, str] | None:
         """The invariant that *state* breaks, and how."""
+
     def is_over(self, state: Any) -> bool:
         """Nothing is open: what has to be reachable from everywhere."""
+
     def unowned(self, state: Any) -> str:
         """What is open in *state* and is nobody's to move on, should the engine have nothing to do; "" when all is."""
+
     def told(self, state: Any) -> list[str]:
         """Its parts in words, for a timeline."""
 

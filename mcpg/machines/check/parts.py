@@ -87,7 +87,9 @@ class Rules:
 
     expect: bool = True  # an outcome is written only at the version it was decided on (journal.Appender._fire)
     fence: bool = True  # and only by the engine that holds the lease
-    order: bool = True  # an order to the provisioner is dropped when its operation has moved on, under the instance's lock
+    order: bool = (
+        True  # an order to the provisioner is dropped when its operation has moved on, under the instance's lock
+    )
     assigned: bool = True  # a compensation assigns the previous spec only while its operation runs on the instance
     room: bool = True  # the counter is compared in the transaction of the move (writes.reserve)
     registered: bool = True  # so is the cluster's state

@@ -15,7 +15,11 @@ from mcpg.machines.cluster import Load
 from mcpg.machines.table import Owner
 
 OTHER = {"a": "b", "b": "a"}
-_UNTIL = {"provision": None, "recovery": None, "teardown": ("requested", "draining")}  # where cancel is legal; None: everywhere
+_UNTIL = {
+    "provision": None,
+    "recovery": None,
+    "teardown": ("requested", "draining"),
+}  # where cancel is legal; None: everywhere
 
 
 class Product(Driving):
@@ -126,7 +130,9 @@ class Product(Driving):
                     continue
                 if op is None or blind:
                     yield from self.born(w, n, machine, wish, Kind.CHANCE, who, spec=spec, prev=prev)
-                elif op.machine == "recovery" or (wish == "delete" and op.machine == "provision" and op.state == "paused"):
+                elif op.machine == "recovery" or (
+                    wish == "delete" and op.machine == "provision" and op.state == "paused"
+                ):
                     yield from self._supersede(w, n, op, machine, wish, spec, prev)
 
     def _supersede(self, w: World, n: int, op: Op, machine: str, wish: str, spec: str, prev: str) -> Iterator[Step]:
@@ -145,7 +151,18 @@ class Product(Driving):
         if not self.rules.together:
             yield Step(kind, "a user", f"ends {op.kind}#{at + 1} to ask for {wish} next", self.end(after, n), took)
             return
-        for step in self.born(self.end(after, n), n, machine, wish, kind, "a user", spec=spec, prev=prev, words=words, over=op.machine == "provision"):
+        for step in self.born(
+            self.end(after, n),
+            n,
+            machine,
+            wish,
+            kind,
+            "a user",
+            spec=spec,
+            prev=prev,
+            words=words,
+            over=op.machine == "provision",
+        ):
             yield step
             yield step._replace(move=took)
 
@@ -164,5 +181,6 @@ class Product(Driving):
             if event == "force_decommission":
                 insts = tuple(i._replace(held=0, orphan=True) if i.held else i for i in w.insts)
                 after = after._replace(insts=insts, used=0)
-            yield Step(Kind.CHANCE, "an operator", f"{event} of the cluster", after, ("cluster", w.cluster, event, dest))
-
+            yield Step(
+                Kind.CHANCE, "an operator", f"{event} of the cluster", after, ("cluster", w.cluster, event, dest)
+            )

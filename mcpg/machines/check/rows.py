@@ -11,7 +11,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from mcpg.errors import GuardRefused, NoSuchMove
-from mcpg.machines.check.parts import DELETED, LIVES, NOBODY, RULES, Inst, Op, Rules, Setup, Turn, World, running, serving
+from mcpg.machines.check.parts import (
+    DELETED,
+    LIVES,
+    NOBODY,
+    RULES,
+    Inst,
+    Op,
+    Rules,
+    Setup,
+    Turn,
+    World,
+    running,
+    serving,
+)
 from mcpg.machines.table import NO_FACTS, Facts, Owner, Table, Work
 
 Broken = tuple[str, str]
@@ -48,9 +61,7 @@ class Rows:
         self.tables, self.setup, self.rules = tables, setup, rules
         self._dests: dict[tuple[str, str, str, Facts], str | Refusal] = {}
         self._events = {t.name: {e.value: e for e in t.events} for t in tables.values()}
-        self._work = {
-            t.name: {s.value: r for s, r in t.rests.items() if isinstance(r, Work)} for t in tables.values()
-        }
+        self._work = {t.name: {s.value: r for s, r in t.rests.items() if isinstance(r, Work)} for t in tables.values()}
         self._guarded = {
             (t.name, m.source.value, m.event.value) for t in tables.values() for m in t.moves if m.guard is not None
         }
@@ -143,7 +154,9 @@ class Rows:
 
     # ---- moving
 
-    def move(self, w: World, at: int, event: str, engine: int = NOBODY, facts: Facts | None = None) -> tuple[World, Moved]:
+    def move(
+        self, w: World, at: int, event: str, engine: int = NOBODY, facts: Facts | None = None
+    ) -> tuple[World, Moved]:
         """
         journal.Appender._fire: the row moves and its line is written; whoever held the version before holds an old one.
         The lease goes to *engine* where there is work (`claim`), and is cleared elsewhere. Raises Refusal.
@@ -299,7 +312,9 @@ class Rows:
             return "room is reserved, and its gateway is no more" if inst.held else ""
         if not inst.made:
             return "a gateway that never was ready lives on, and nothing will finish or remove it"
-        if any(r not in ("-", inst.spec, inst.spec.upper()) for r in inst.reps) or len(inst.reps) > self.size(inst.spec):
+        if any(r not in ("-", inst.spec, inst.spec.upper()) for r in inst.reps) or len(inst.reps) > self.size(
+            inst.spec
+        ):
             return f"it runs {inst.reps}, and nothing will make it {inst.spec * self.size(inst.spec)}"
         if inst.held != (0 if inst.orphan else self.size(inst.spec)):
             return f"it holds {inst.held} places, needs {self.size(inst.spec)}, and is {'an' if inst.orphan else 'no'} orphan"
@@ -341,4 +356,3 @@ def engine(n: int) -> str:
 
 def _set(values: tuple[Any, ...], at: int, value: Any) -> tuple[Any, ...]:
     return (*values[:at], value, *values[at + 1 :])
-

@@ -17,7 +17,11 @@ from mcpg.machines.table import Facts, Move, Owner, Table, Wait, Work
 Check = Callable[[Table], Iterator[str]]
 CHECKS: dict[str, Check] = {}
 
-OPERATIONS = ("provision", "teardown", "recovery")  # what the engine drives: an attempt of theirs may fail and be made again
+OPERATIONS = (
+    "provision",
+    "teardown",
+    "recovery",
+)  # what the engine drives: an attempt of theirs may fail and be made again
 TAKES = {"reserve": "release", "apply": "remove"}  # effects that take something, and what gives it back (effects.UNDO)
 ALWAYS = {  # requests that are never refused while anything is open
     "provision": ("cancel",),

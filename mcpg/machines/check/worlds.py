@@ -63,7 +63,11 @@ WORLDS: tuple[Setup, ...] = (
         name="lease-update",
         about="two engines take back a cancelled update, one of them slow, while the next update begins",
         insts=(_ONE._replace(op=0, spec="b", reps="B"),),
-        ops=(Op("provision", "update", "compensating", 0, spec="b", prev="a", undo=("remove", "release"), cancelled=True),),
+        ops=(
+            Op(
+                "provision", "update", "compensating", 0, spec="b", prev="a", undo=("remove", "release"), cancelled=True
+            ),
+        ),
         wishes=_set("update cancel"),
         faults=_set("steal"),
         engines=2,
@@ -83,7 +87,7 @@ WORLDS: tuple[Setup, ...] = (
         faults=_set("permanent late"),
     ),
     Setup(
-        name="recovery",
+        name="brake",
         about="a gateway of two replicas ends by itself, over and over, up to the brake",
         insts=(_TWO,),
         wishes=_set("recover cancel"),
