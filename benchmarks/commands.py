@@ -47,6 +47,7 @@ ARGUMENTS = {  # what a command needs to come as far as its work; the rest runs 
     "instance adopt": "{uid}",
     "instance reap": "{uid} --yes",
     "machine show": "provision",
+    "machine check": "agent",
     "machine diff": "provision teardown",
     "cluster show": "local",
     "cluster register": "--name local --region local --gateways-max 1",

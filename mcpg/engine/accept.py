@@ -13,6 +13,7 @@ from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
 from mcpg.errors import Busy, Conflict, KeyReused, NameTaken, NoProvisioner, NoSuchMove
 from mcpg.machines import recovery
+from mcpg.machines.table import NO_FACTS, Facts
 from mcpg.store import reads, writes
 from mcpg.store.journal import Birth, Fire, Step, canonical
 
@@ -112,11 +113,13 @@ def new_operation(
 
 
 async def accept(
-    engine: Core, op: Operation, event: Any, also: list[Step], key: str | None, *, retry_of: str | None = None
-) -> Operation:
+    engine: Core, op: Operation, event: Any, also: list[Step], key: str | None, *, retry_of: str | None = None,
+    facts: Facts = NO_FACTS,
+) -> Operation:  # fmt: skip
     """Write it down, with what it claims; the engine drives it from there. Raises what a companion refuses with, KeyRace."""
     # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
-    unit = [birth_of(op, key, retry_of=retry_of), *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)]
+    begin = Fire(op.table, op.id, event, op.actor, facts=facts, claim=engine.epoch)
+    unit = [birth_of(op, key, retry_of=retry_of), *also, begin]
     accepted = (await engine.db.writer.submit(unit))[-1]
     op.state, op.version = accepted.dest, accepted.seq
     return op

@@ -181,7 +181,7 @@ def _news(
 def _next(op: Operation, seen: provision.Seen, summary: str) -> Outcome:
     """On to the next step: what it touches is assigned in the same transaction."""
     step = rolling.steps_of(op)[op.step + 1]
-    roll = (writes.roll(op.instance_id, step.rolled),) if rolling.changes_config(op) else ()
+    roll = (writes.roll(op.instance_id, op.id, step.rolled),) if rolling.changes_config(op) else ()
     data: dict[str, Any] = {"step": op.step + 1, "replicas": sorted(step.touches)}
     return Outcome(provision.Event.NEXT, facts=seen, reason=summary, data=data, sets={"step": op.step + 1}, also=roll)
 

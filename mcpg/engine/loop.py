@@ -150,8 +150,12 @@ class Engine(Core):
         self.agents.on_line(line)
         self.rooms.on_line(line)
         driver = self._drivers.get(line.subject)
-        if driver is not None and line.dest in driver.op.table.final_values and driver.op.instance_id in self.exits:
-            self.aside(supervision.look_after(self, driver.op.instance_id))  # an end that it did not deal with
+        if driver is not None and line.dest in driver.op.table.final_values:
+            left = (
+                line.dest in driver.op.table.failure_values
+            )  # e.g. a delete that took over from a recovery, cancelled
+            if left or driver.op.instance_id in self.exits:
+                self.aside(supervision.look_after(self, driver.op.instance_id))  # an end that it did not deal with
         if driver is not None:
             if line.seq > driver.op.version:
                 driver.heard = line.seq

@@ -259,6 +259,7 @@ async def _delete(
             hint=f"the uids: mcpg-ctl instance list --org {scope.org} -o wide",
         )
     before: list[Step] = []
+    after: list[Step] = []
     if not row["managed"]:
         await _must_have_departed(engine, row)
         before = [writes.departed_only(row["id"])]
@@ -273,14 +274,20 @@ async def _delete(
             )  # fmt: skip
             return Operation.of(held)
         before += _superseded(engine, held, actor)
+        after = [
+            writes.hide_endpoints(row["id"])
+        ]  # there is no whole gateway to drain, nor one that a cancel could keep
     else:
         running = await running_on(engine, scope, row, digest)
         if running is not None:
             return running
     operation_id, name = short_id("op-"), row["name"] or row["instance_uid"]
     op = new_operation(operation_id, "teardown", "delete", scope, name, row["id"], row["spec"], None, actor, digest)
-    also: list[Step] = [*before, *await occupy(engine, row, operation_id, actor)]
-    return await accept(engine, op, teardown.Event.ACCEPT, also, key, retry_of=again.operation_id if again else None)
+    also: list[Step] = [*before, *await occupy(engine, row, operation_id, actor), *after]
+    return await accept(
+        engine, op, teardown.Event.ACCEPT, also, key, retry_of=again.operation_id if again else None,
+        facts=teardown.Seen(superseded=bool(after)),
+    )  # fmt: skip
 
 
 def delete_command(row: Row) -> str:

@@ -17,7 +17,7 @@ from mcpg.engine import rollcall
 from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Order, Placed
-from mcpg.errors import GatewayExited, McpgError, PermanentError, TemporaryError
+from mcpg.errors import Conflict, GatewayExited, McpgError, PermanentError, TemporaryError
 from mcpg.machines import provision
 from mcpg.store import reads, writes
 from mcpg.store.journal import Line
@@ -113,6 +113,7 @@ async def converge(
         raise PermanentError(f"the config of {op.name}, replica {lacking or 'any'}, is not in the database")
 
     async def enrol(replica: int) -> str:
+        await _still_ours(engine, op)
         return await engine.mint(op, replica)
 
     placed = await engine.provisioner.apply(
@@ -122,6 +123,16 @@ async def converge(
         )
     )  # fmt: skip
     return placed, await engine.fleet.push(op.instance_id)
+
+
+async def _still_ours(engine: Core, op: Operation) -> None:
+    """
+    The last look before a process is started, under the provisioner's lock of the instance. Raises Conflict when somebody
+    went on with the operation: its gateway may have been removed since, and what is started now nobody would ever stop.
+    """
+    row = await reads.find_operation(engine.db, op.id)
+    if row is None or row["version"] != op.version or row["lease_owner"] not in (None, engine.epoch):
+        raise Conflict(f"{op.id} was overtaken", cause="another engine, or an operator, went on with it meanwhile")
 
 
 # ---- the way back
@@ -153,7 +164,7 @@ async def back(engine: Core, op: Operation, lines: Sequence[Line], key: str) -> 
             instance = await reads.find_instance(engine.db, op.instance_id) or {}
             if instance["rolling_from"] is not None and instance["rolled"] >= number:
                 # before the push: an agent that connects now must be given the old config
-                await engine.db.writer.execute(writes.roll(op.instance_id, number - 1))
+                await engine.db.writer.execute(writes.roll(op.instance_id, op.id, number - 1))
             placed, trouble = await _put_back(engine, op, frozenset({number}), served, key)
             words += [trouble] if trouble else []
         told = replicas(1, min(here.rolled, old)) if min(here.rolled, old) < old else f"{_count(old)}"

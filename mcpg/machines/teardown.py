@@ -33,13 +33,21 @@ class Event(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen(Facts):
-    """What is still there: agent streams that are open."""
+    """
+    What is still there: agent streams that are open. `superseded`: this delete ended an operation that was half done, so
+    that there is no whole gateway to go back to, nor one to drain.
+    """
 
     connected: int = 0
+    superseded: bool = False
 
 
 def nothing_connected(seen: Seen) -> bool:
     return seen.connected == 0
+
+
+def half_done(seen: Seen) -> bool:
+    return seen.superseded
 
 
 S, E = State, Event
@@ -64,6 +72,7 @@ MACHINE = Table(
         S.CANCELLED: "taken back before anything was stopped",
     },
     moves=(
+        Move(S.REQUESTED, E.ACCEPT, S.DELETING, half_done),  # cancelled, it would leave what nobody finishes
         Move(S.REQUESTED, E.ACCEPT, S.DRAINING),
         Move(S.REQUESTED, E.CANCEL, S.CANCELLED),
         Move(S.DRAINING, E.RETRY, S.DRAINING),

@@ -69,9 +69,17 @@ def assign(
     )
 
 
-def roll(instance_id: str, rolled: int) -> Also:
-    """Of an instance that is being rolled: the replicas 1 to *rolled* are assigned the new config, the others the old."""
-    return Also("UPDATE instance SET rolled=? WHERE id=?", (rolled, instance_id))
+def roll(instance_id: str, operation_id: str, rolled: int) -> Also:
+    """
+    Of an instance that is being rolled: the replicas 1 to *rolled* are assigned the new config, the others the old. Refused
+    when the operation does not run on it any more: an engine that was overtaken must not change the next one's roll.
+    """
+    return Also(
+        "UPDATE instance SET rolled=? WHERE id=? AND operation_id=?",
+        (rolled, instance_id, operation_id),
+        expect=1,
+        refuse=lambda: Conflict("the operation is over", cause="another engine went on with it meanwhile"),
+    )
 
 
 def forget_refusals(instance_id: str) -> Also:

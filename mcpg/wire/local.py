@@ -290,3 +290,65 @@ class ErrorReport(Local):
     """The one object on stderr when a command with `-o json` fails."""
 
     error: ErrorDetail
+
+
+class CheckedTable(Local):
+    """One check of tables alone, of which `machines`, and what is `wrong` with them in words."""
+
+    check: str
+    holds: bool
+    machines: list[str]
+    wrong: list[str]
+
+
+class CheckedWorld(Local):
+    """One world that was explored: how many states it has, how many steps lead between them, and how long that took."""
+
+    name: str
+    about: str
+    machines: list[str]
+    states: int
+    steps: int
+    ms: float
+    holds: bool
+
+
+class CheckedInvariant(Local):
+    """What was looked at in each state of `worlds` worlds."""
+
+    invariant: str
+    holds: bool
+    worlds: int
+    states: int
+
+
+class CheckedMoment(Local):
+    """One line of a timeline: who did what, and every part of the world after it."""
+
+    who: str
+    what: str
+    parts: list[str]
+
+
+class Counterexample(Local):
+    """The shortest way to a state that breaks `invariant`. From line `again` on (from 0) it goes round; null when it does not."""
+
+    world: str
+    invariant: str
+    words: str
+    timeline: list[CheckedMoment]
+    again: int | None
+
+
+class MachineCheck(Local):
+    """`moves` are the rows of the tables, `moves_taken` those that some world took; `never_taken` are the others."""
+
+    ok: bool
+    definitions: list[str]
+    tables: list[CheckedTable]
+    worlds: list[CheckedWorld]
+    invariants: list[CheckedInvariant]
+    moves: int
+    moves_taken: int
+    never_taken: list[str]
+    counterexamples: list[Counterexample]

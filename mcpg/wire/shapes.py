@@ -36,6 +36,7 @@ _TYPES: Final[tuple[type[BaseModel], ...]] = (
     local.ErrorReport,
     local.GatewayStatus,
     local.Login,
+    local.MachineCheck,
     local.NotThere,
     local.Removed,
     local.Result,

@@ -91,6 +91,7 @@ ARGUMENTS = {  # for the commands that need some; those that start something are
     "operation explain": OPERATION,
     "operation replay": OPERATION,
     "machine show": "provision",
+    "machine check": "agent",
     "machine diff": "provision teardown",
     "instance show": UID,
     "instance adopt": UID,

@@ -310,3 +310,40 @@ def test_the_pause_grows_and_ends_at_a_minute() -> None:
     for ends, about in ((2, 1.0), (3, 2.0), (4, 4.0)):
         assert 0.75 * about <= supervision.pause_s(ends) <= 1.25 * about
     assert supervision.pause_s(1000) == recovery.LONGEST_PAUSE_S
+
+
+async def test_a_delete_that_took_over_from_a_recovery_and_is_cancelled_leaves_the_gateway_to_a_recovery(
+    staged: Staged, start_plane: StartPlane
+) -> None:
+    """The checker's world `overtaken`: its restart was cut short, the delete was taken back; somebody must bring it back."""
+    async with start_plane(given=staged, **SLOW_SOAK) as plane:
+        staged.plane = plane
+        uid = await created(plane, staged)
+        staged.hold_start = asyncio.Event()
+        await staged.dies(uid, 1)
+        await rests_in(plane, "restarting")
+        plane.engine.fleet = held = HeldDrain(plane.engine.fleet)
+        stream = asyncio.create_task(plane.delete(uid))
+        await asyncio.wait_for(held.entered.wait(), 10)
+        [delete] = (await plane.client.get("/v1/operations?kind=delete")).json()
+        (await plane.client.post(f"/v1/operations/{delete['id']}/cancel", json={})).raise_for_status()
+        assert (await stream)[-1]["state"] == "cancelled"
+        held.go.set()
+        staged.hold_start.set()
+        await rests_in(plane, "watching", 1)
+        assert list(staged.serving(uid)) == [1]
+
+
+class HeldDrain:
+    """The fleet, whose drain waits until it may go on."""
+
+    def __init__(self, fleet: Any) -> None:
+        self._fleet, self.entered, self.go = fleet, asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fleet, name)
+
+    async def drain(self, instance_id: str) -> int:
+        self.entered.set()
+        await self.go.wait()
+        return int(await self._fleet.drain(instance_id))

@@ -61,6 +61,7 @@ ELSEWHERE = {  # commands with a test of their own, and where
     "operation watch": "tests/cli/test_operation.py",
     "operation export": "tests/cli/test_operation.py",
     "completion": "tests/cli/test_completion.py",
+    "machine check": "tests/cli/test_machine_check.py",
 }
 LOOK = pytest.mark.parametrize("typed", LOOKS)
 

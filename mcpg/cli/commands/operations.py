@@ -1,6 +1,6 @@
 """`operation`, `machine`: what was asked for, its journal, and the tables behind it."""
 
-from mcpg.cli.options import CLIENT, CONFIRM, ORG, VIEWING, WAITING, YES
+from mcpg.cli.options import CLIENT, CONFIRM, GLOBAL, ORG, OUTPUT, VIEWING, WAITING, YES
 from mcpg.cli.table import Command, Option
 
 _ID = Option("--id", "the operation, or the beginning of its id", metavar="ID", names="operation")
@@ -226,6 +226,22 @@ COMMANDS: tuple[Command, ...] = (
         required=("name",),
         positional=("name",),
         shape="Machine",
+    ),
+    Command(
+        "machine check",
+        "mcpg.cli.checker:check",
+        "prove the shipped machines: every state that they can come to together",
+        about="Looks at each table alone, then explores worlds of operations, gateways, room and leases in which engines are"
+        " killed, outcomes arrive late or twice, and people interfere at any moment. Needs no control plane. Exit 1 when"
+        " something does not hold, with the shortest way there as a timeline.",
+        examples=("mcpg-ctl machine check", "mcpg-ctl machine check recovery -o json"),
+        options=(
+            Option("--name", "only of this machine, or this one world", metavar="NAME", names="machine"),
+            OUTPUT,
+            *GLOBAL,
+        ),
+        positional=("name",),
+        shape="MachineCheck",
     ),
     Command(
         "machine diff",
