@@ -64,6 +64,12 @@ ELSEWHERE = {  # commands with a test of their own, and where
     "machine check": "tests/cli/test_machine_check.py",
 }
 LOOK = pytest.mark.parametrize("typed", LOOKS)
+CLOCKS = (
+    "status",
+    "doctor",
+    "operation attach {op:edge-1}",
+    "operation explain {op:edge-1}",
+)  # they say what time it is
 
 
 def command_of(typed: str) -> Command:
@@ -124,9 +130,7 @@ def test_json_of_what_changes_something_has_its_shape(at: int, story: Story) -> 
         assert (ran.out, set(told)) == ("", {"error"})
 
 
-@pytest.mark.parametrize(
-    "typed", [typed for typed in LOOKS if typed not in ("status", "doctor", "operation attach {op:edge-1}")]
-)
+@pytest.mark.parametrize("typed", [typed for typed in LOOKS if typed not in CLOCKS])
 def test_yaml_and_json_lines_say_what_json_says(typed: str, story: Story) -> None:
     asked = story.filled(typed)
     found = data_of(story.ctl(f"{asked} -o json"))
