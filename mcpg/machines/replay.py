@@ -90,9 +90,7 @@ def rules_of(body: Any) -> Rules:
     same_facts = shipped is not None and [f.name for f in dataclasses.fields(shipped.facts)] == body["facts"]
     by_key: dict[tuple[str, str], list[Choice]] = {}
     for source, event, guard, dest in body["moves"]:
-        by_key.setdefault((source, event), []).append(
-            Choice(guard or "", ours.get(guard) if same_facts else None, dest)
-        )
+        by_key.setdefault((source, event), []).append(Choice(guard or "", ours.get(guard), dest))
     return Rules(
         name=body["name"], digest=hashlib.sha256(canonical(body).encode()).hexdigest(), body=body, birth=body["birth"],
         initial=body["initial"], final=frozenset(body["final"]), states=frozenset(body["states"]),
