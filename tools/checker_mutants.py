@@ -12,9 +12,8 @@ from enum import Enum
 from typing import Any
 
 from mcpg.machines import TABLES, check
-from mcpg.machines.check import Rules, Violation
+from mcpg.machines.check import RULES, Rules, Violation
 from mcpg.machines.table import Move, Table, Wait, Work
-
 
 FEW = 4  # worlds that are looked at when a check of the table alone has noticed already
 
@@ -27,7 +26,7 @@ class Mutant:
     kind: str
     words: str
     tables: Mapping[str, Table]
-    rules: Rules = Rules()
+    rules: Rules = RULES
 
     @property
     def id(self) -> str:

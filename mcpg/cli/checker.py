@@ -11,8 +11,7 @@ from mcpg.cli.parse import Line
 from mcpg.errors import NotFound
 
 if TYPE_CHECKING:
-    from mcpg.machines.check import Explored, Named
-    from mcpg.machines.table import Table
+    from mcpg.machines.check import Explored, Named, Table
 
 Found = dict[str, Any]
 
@@ -41,7 +40,7 @@ def examine(tables: Mapping[str, Table], name: str = "") -> Found:
     if not worlds:
         known = ", ".join((*tables, *(w.name for w in check.EVERY if w.name not in tables)))
         raise NotFound(f"no machine or world {name}", cause=f"there are: {known}", hint="mcpg-ctl machine check")
-    mine = [name] if name in tables else sorted(set.union(*(set(w.machines) for w in worlds)), key=list(tables).index)
+    mine = [name] if name in tables else [each for each in tables if any(each in w.machines for w in worlds)]
     explored: list[tuple[Named, Explored, float]] = []
     for world in worlds:
         began = time.perf_counter()
@@ -49,7 +48,7 @@ def examine(tables: Mapping[str, Table], name: str = "") -> Found:
     shapes = [shape for each in mine for shape in check.shapes(tables[each])]
     broken = [e.violation for _, e, _ in explored if e.violation is not None]
     moves = check.moves(tables[each] for each in mine)
-    taken = moves & set.union(*(e.moves for _, e, _ in explored))
+    taken = {move for _, e, _ in explored for move in e.moves if move in moves}
     checks = [
         {
             "check": title,
@@ -95,7 +94,7 @@ def _invariants(
             yield {"invariant": invariant, "holds": holds, "worlds": len(looked), "states": states}
 
 
-def _page(found: Found, width: int) -> Iterator[str]:
+def _page(found: Found, width: int | None) -> Iterator[str]:
     machines = [label.partition("@")[0] for label in found["definitions"]]
     yield f"{', '.join(machines)}: {len(found['tables'])} checks of each table"
     rows = [(_mark(each["holds"]), each["check"], "; ".join(each["wrong"])) for each in found["tables"]]

@@ -151,17 +151,21 @@ class Engine(Core):
         self.rooms.on_line(line)
         driver = self._drivers.get(line.subject)
         if driver is not None and line.dest in driver.op.table.final_values:
-            left = (
-                line.dest in driver.op.table.failure_values
-            )  # e.g. a delete that took over from a recovery, cancelled
-            if left or driver.op.instance_id in self.exits:
-                self.aside(supervision.look_after(self, driver.op.instance_id))  # an end that it did not deal with
+            self._left_behind(driver.op, line)
         if driver is not None:
             if line.seq > driver.op.version:
                 driver.heard = line.seq
                 driver.wake.set()  # moved by somebody else, or by us a moment ago: the driver compares
         elif ROWS[line.machine] == "operation" and line.dest in TABLES[line.machine].driven:
             self.aside(self._adopt(line.subject))
+
+    def _left_behind(self, op: Operation, line: Line) -> None:
+        """
+        *op* is over: look after an end that it did not deal with, and after what a failure may have left down, e.g. a delete
+        that took over from a recovery and was cancelled.
+        """
+        if op.instance_id in self.exits or line.dest in op.table.failure_values:
+            self.aside(supervision.look_after(self, op.instance_id))
 
     async def _adopt(self, operation_id: str) -> None:
         """A row came to rest where the engine moves it on: whoever wrote the line, and whether or not they still wait."""

@@ -81,6 +81,7 @@ def run(world: Named, tables: Mapping[str, Table], rules: Rules = RULES) -> Expl
 
 
 __all__ = [
-    "CHECKS", "EVERY", "INVARIANTS", "RULES", "Explored", "Moment", "Named", "Rules", "Shape", "Violation", "moves", "run",
+    "CHECKS", "EVERY", "INVARIANTS", "RULES", "Explored", "Moment", "Named", "Rules", "Shape", "Table",
+    "Violation", "moves", "run",
     "shapes", "worlds",
 ]  # fmt: skip

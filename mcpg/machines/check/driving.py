@@ -294,9 +294,8 @@ class Driving(Rows):
         seen = w._replace(ops=(*w.ops[:at], op._replace(owner=e), *w.ops[at + 1 :]))  # a wait has no lease to hold
         for event in self._seen(op, inst.reps, nack=inst.nack):
             for step in self._fire(seen, seen, e, task, event):
-                if event == "next" and step.move is not None:
-                    step = step._replace(broken=self._unserved(w, op))
-                yield step
+                is_next = event == "next" and step.move is not None
+                yield step._replace(broken=self._unserved(w, op)) if is_next else step
         if rest.late is not None and rest.timeout_s is not None and not self._is_held_back(op, inst.reps):
             yield from self._fire(seen, seen, e, task, rest.late.value, words="its time is over")
 

@@ -7,7 +7,7 @@ it ends (`evidence`); what must be true of every world is `wrong`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcpg.errors import GuardRefused, NoSuchMove
@@ -138,7 +138,7 @@ class Rows:
         """What is true now, as evidence._seen and supervision._seen count it."""
         inst = w.insts[op.inst]
         wanted = self.size(op.spec)
-        known = self.tables[op.machine].facts
+        known: Callable[..., Facts] = self.tables[op.machine].facts
         here = inst.reps[:wanted]
         if op.machine == "provision":
             rolled = self.turn(op).rolled

@@ -140,12 +140,13 @@ def _accepted(table: Table) -> Iterator[str]:
     rows = _rows(table)
     yield from (f"{e.value} is not accepted in {s.value}" for s, e in _raised(table) if (s, e) not in rows)
     for state, rest in table.rests.items():
-        for event in RAISES.get(rest.effect, ()) if isinstance(rest, Work) else ():
-            if event not in {e.value for e in rest.others}:
-                yield f"{rest.effect} may raise {event}, which {state.value} does not name"
+        if isinstance(rest, Work):
+            named = {e.value for e in rest.others}
+            missing = [name for name in RAISES.get(rest.effect, ()) if name not in named]
+            yield from (f"{rest.effect} may raise {name}, which {state.value} does not name" for name in missing)
     for name in ALWAYS.get(table.name, ()):
-        event = table.events(name)
-        yield from (f"{name} is not accepted in {s.value}" for s in _open(table) if (s, event) not in rows)
+        wanted = table.events(name)
+        yield from (f"{name} is not accepted in {s.value}" for s in _open(table) if (s, wanted) not in rows)
 
 
 @_check("what must be accepted is, whatever the facts")
