@@ -81,8 +81,7 @@ def _leads_here(line: Line) -> bool:
 def _foresee_remove(op: Operation, lines: Sequence[Line]) -> str:
     if op.previous is None:
         return f"stop {op.name} ({count(op.spec['replicas'], 'replica')}) and delete its files, credentials and tokens"
-    old = op.previous
-    return f"put config version {old['config_version']} back on {count(old['replicas'], 'replica')}"
+    return rolling.foresee_back(op)
 
 
 async def _remove(engine: Core, op: Operation, lines: Sequence[Line]) -> tuple[str, Companions]:
