@@ -77,9 +77,12 @@ async def anew(engine: Core, row: Row, *, actor: str) -> Operation:
     op = await _begin(engine, row["instance_id"], actor, retry_of=row["id"])
     if op is None:
         raise Refused(
-            f"{row['name']} needs no recovery",
-            cause="every replica of it runs, or another operation is on it",
+            f"operation {row['id']} ({row['kind']} {row['name']}) cannot be retried: it is {row['state']}",
+            cause=f"{row['name']} needs no recovery: every replica of it runs, or another operation is on it",
             hint=f"mcpg-ctl instance show {row['instance_id']}",
+            operation_id=row["id"],
+            state=row["state"],
+            allowed=[],
         )
     return op
 

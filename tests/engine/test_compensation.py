@@ -46,7 +46,7 @@ def line(seq: int, source: str, event: str, dest: str, **data: Any) -> Line:
     return Line("provision", "op-1", seq, event, source, dest, "engine", "", {}, data, "", "", "", seq)
 
 
-SPEC = {"replicas": 2, "cpu_millicores": 250, "memory_bytes": 1, "config_version": 3}
+SPEC = {"replicas": 2, "cpu_millicores": 250, "memory_bytes": 1, "config_version": 3, "config_hash": "c3"}
 BEGUN = (line(1, "", "request", "requested"), line(2, "requested", "accept", "allocating"))
 RESERVED = line(3, "allocating", "reserved", "applying", places=2, cluster="us-1")
 
@@ -88,8 +88,8 @@ def test_each_undo_once_however_often_its_state_was_entered() -> None:
     [(1, "release 1 place in us-1"), (2, "keep the room in us-1"), (5, "keep the room in us-1")],
 )
 def test_an_update_goes_back_to_what_was_before(before: int, words: str) -> None:
-    old = {**SPEC, "replicas": before, "config_version": 2}
-    back = f"put config version 2 back on {before} replica{'s' * (before > 1)}"
+    old = {**SPEC, "replicas": before, "config_version": 2, "config_hash": "c2"}
+    back = f"put config version 2 back on {'1 replica' if before == 1 else 'replica 1'}"  # the roll came to no other yet
     assert told((*BEGUN, RESERVED), old) == [("remove", 3, back), ("release", 2, words)]
 
 
