@@ -89,7 +89,9 @@ def test_each_undo_once_however_often_its_state_was_entered() -> None:
 )
 def test_an_update_goes_back_to_what_was_before(before: int, words: str) -> None:
     old = {**SPEC, "replicas": before, "config_version": 2, "config_hash": "c2"}
-    back = f"put config version 2 back on {'1 replica' if before == 1 else 'replica 1'}"  # the roll came to no other yet
+    back = (
+        f"put config version 2 back on {'1 replica' if before == 1 else 'replica 1'}"  # the roll came to no other yet
+    )
     assert told((*BEGUN, RESERVED), old) == [("remove", 3, back), ("release", 2, words)]
 
 
