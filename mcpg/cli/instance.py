@@ -98,13 +98,18 @@ def _row(found: Instance, now: float) -> Row:
     return (
         str(found.get("name") or found.get("instance_uid", "")),
         where(found, fleet=True),
-        *of(found, "state"),
+        f"{found.get('state', '')}{_recovery(found)}",
         str(found.get("cluster") or "–") + orphan,
         *of(found, "replicas"),
         str(found.get("version") or "–"),
         _age(found, "last_seen_at", now),
         _age(found, "created_at", now),
     )
+
+
+def _recovery(found: Instance) -> str:
+    """How far the engine is with bringing it back; "" when it does not."""
+    return f" ({found.get('operation_phase')})" if found.get("operation_kind") == "recover" else ""
 
 
 def _wide_row(found: Instance, now: float) -> Row:
@@ -131,6 +136,8 @@ def _facts(found: Instance, now: float) -> Iterator[Row]:
                 f" mcpg-ctl instance adopt {ref}, or reap {ref}"
             ),
         )
+    if found.get("down_since"):
+        yield "down since", f"{found['down_since']}  {render.ago(found['down_since'], now)}"
     if found.get("reason"):
         yield "reason", str(found["reason"])
     yield (
@@ -144,7 +151,8 @@ def _facts(found: Instance, now: float) -> Iterator[Row]:
     yield "managed by", managed
     yield "created", f"{found.get('created_at') or '–'}  {render.ago(found.get('created_at'), now)}"
     if found.get("operation_id"):
-        yield "operation", f"{found['operation_id']} is running"
+        doing = " ".join(filter(None, (f"({found.get('operation_kind')})", "is", found.get("operation_phase"))))
+        yield "operation", f"{found['operation_id']} {doing if found.get('operation_phase') else 'is running'}"
 
 
 def _agents(found: Instance, now: float, width: int | None) -> list[str]:

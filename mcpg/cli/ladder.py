@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 FAILING = ("rolling_back", "failed", "cancelled")
-FINAL = ("ready", "deleted", "failed", "cancelled")
+FINAL = ("ready", "deleted", "recovered", "superseded", "failed", "cancelled")
 PAUSED = "paused"  # nothing more comes until an operator decides
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FRAMES_A_SECOND = 10

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mcpg.engine import supervision
 from mcpg.engine.accept import scope_of
 from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation
@@ -18,7 +19,7 @@ from mcpg.store import reads
 
 Row = dict[str, Any]
 _FIELDS = ("replicas", "size", "region", "isolation_tier", "custom_hostname", "image_tag")
-_KINDS = frozenset({"create", "update", "delete"})
+_KINDS = frozenset({"create", "update", "delete", "recover"})
 
 
 def is_known(row: Row) -> bool:
@@ -28,6 +29,8 @@ def is_known(row: Row) -> bool:
 
 async def again(engine: Core, row: Row, *, actor: str) -> Operation:
     """The new operation, or the one that this very retry began before and that still runs."""
+    if row["kind"] == supervision.KIND:
+        return await supervision.anew(engine, row, actor=actor)
     of = Anew(row["id"], row["kind"], row["instance_id"])
     if row["kind"] == "delete":
         return await delete(engine, scope_of(row), row["instance_id"], actor=actor, key=None, again=of)

@@ -81,14 +81,7 @@ def _leads_here(line: Line) -> bool:
 def _foresee_remove(op: Operation, lines: Sequence[Line]) -> str:
     if op.previous is None:
         return f"stop {op.name} ({count(op.spec['replicas'], 'replica')}) and delete its files, credentials and tokens"
-    old, new, here = op.previous["replicas"], op.spec["replicas"], rolling.step_of(op)  # as `rolling.back` does it
-    words = [f"start {rolling.replicas(new + 1, old)} again"] if here.stops else []
-    words += [f"remove {rolling.replicas(old + 1, new)}"] if new > old and here.rolled > old else []
-    if rolling.changes_config(op):
-        told = min(here.rolled, old)
-        on = rolling.replicas(1, told) if told < old else count(old, "replica")
-        words.append(f"put config version {op.previous['config_version']} back on {on}")
-    return ", ".join(words) or f"leave {op.name} as it was"
+    return rolling.foresee_back(op)
 
 
 async def _remove(engine: Core, op: Operation, lines: Sequence[Line]) -> tuple[str, Companions]:

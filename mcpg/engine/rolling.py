@@ -138,6 +138,24 @@ async def _still_ours(engine: Core, op: Operation) -> None:
 # ---- the way back
 
 
+def foresee_back(op: Operation) -> str:
+    """What `back` will do, in words."""
+    assert op.previous is not None  # noqa: S101 - a create is removed as a whole
+    old, new, here = op.previous["replicas"], op.spec["replicas"], step_of(op)
+    words = [f"start {replicas(new + 1, old)} again"] if here.stops else []
+    words += [f"remove {replicas(old + 1, new)}"] if new > old and here.rolled > old else []
+    if changes_config(op):
+        words.append(f"put config version {op.previous['config_version']} back on {_told(old, here)}")
+    return ", then ".join(words) or "leave every replica as it is"
+
+
+def _told(old: int, here: Step) -> str:
+    last = min(here.rolled, old)
+    if last == old:
+        return f"{old} replica{'s' * (old != 1)}"
+    return replicas(1, last)
+
+
 async def back(engine: Core, op: Operation, lines: Sequence[Line], key: str) -> tuple[list[str], list[Placed]]:
     """
     Take back what an update did, newest first, as carefully as it was done: what was stopped is started again, what was
@@ -167,8 +185,7 @@ async def back(engine: Core, op: Operation, lines: Sequence[Line], key: str) -> 
                 await engine.db.writer.execute(writes.roll(op.instance_id, op.id, number - 1))
             placed, trouble = await _put_back(engine, op, frozenset({number}), served, key)
             words += [trouble] if trouble else []
-        told = replicas(1, min(here.rolled, old)) if min(here.rolled, old) < old else f"{_count(old)}"
-        words.append(f"config version {op.previous['config_version']} put back on {told}")
+        words.append(f"config version {op.previous['config_version']} put back on {_told(old, here)}")
     if not placed:
         placed, _ = await converge(engine, op, old, key, only=frozenset(), stops=False)
     return words, list(placed)
@@ -229,7 +246,3 @@ def replicas(first: int, last: int) -> str:
     if first == last:
         return f"replica {first}"
     return f"replicas {first} {'and' if last == first + 1 else 'to'} {last}"
-
-
-def _count(number: int) -> str:
-    return f"{number} replica{'s' * (number != 1)}"

@@ -68,7 +68,7 @@ async def cancel_plan(engine: Core, operation_id: str) -> CancelPlan:
 
 _STAYS = {
     teardown.MACHINE.name: "nothing was stopped yet: the gateway stays",
-    recovery.MACHINE.name: "the gateway is left as it is, and not started again",
+    recovery.MACHINE.name: "the gateway is left as it is, and not started again until it is published or this is retried",
 }
 
 
@@ -122,6 +122,9 @@ async def _cancel(engine: Core, row: Row, actor: str, reason: str) -> str:
     if dest in TABLES[row["machine"]].final_values:
         sets |= ended(engine, words, "cancelled")
         also = (writes.end_operation(row["instance_id"]),)
+        if row["machine"] == recovery.MACHINE.name:
+            left = f"left down, {words}; it is started again by: mcpg-ctl operation retry {row['id']}, or a publish"
+            also += (writes.left_down(row["instance_id"], left),)
     await _fire(
         engine, row, "cancel", actor, words, facts=_facts(row, True), data={"code": "cancelled"}, sets=sets, also=also
     )

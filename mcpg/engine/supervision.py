@@ -10,7 +10,8 @@ drives a recovery (`restart`, `look`, `late`). The rules:
 * The first start is made at once, the following after 1, 2, 4, … s. All counts are derived from the journal.
 * An end counts until the gateway has been up for ten soak times in one go: one that ends a moment after it was recovered
   goes on counting where it was. So a gateway that dies every 70 s is braked like one that dies at once.
-* A recovery that somebody cancelled leaves the gateway down: the engine starts nothing of it until it is published again.
+* A recovery that somebody cancelled leaves the gateway down: the engine starts nothing of it until it is published, or
+  that recovery is retried (`anew`).
 """
 
 from __future__ import annotations
@@ -71,28 +72,47 @@ async def look_after(engine: Core, instance_id: str) -> None:
             return
 
 
-async def _begin(engine: Core, instance_id: str) -> None:
+async def anew(engine: Core, row: Row, *, actor: str) -> Operation:
+    """The recovery *row*, which was cancelled, once more. Raises Refused where nothing is down, and what `_begin` raises."""
+    op = await _begin(engine, row["instance_id"], actor, retry_of=row["id"])
+    if op is None:
+        raise Refused(
+            f"operation {row['id']} ({row['kind']} {row['name']}) cannot be retried: it is {row['state']}",
+            cause=f"{row['name']} needs no recovery: every replica of it runs, or another operation is on it",
+            hint=f"mcpg-ctl instance show {row['instance_id']}",
+            operation_id=row["id"],
+            state=row["state"],
+            allowed=[],
+        )
+    return op
+
+
+async def _begin(
+    engine: Core, instance_id: str, actor: str = "engine", retry_of: str | None = None
+) -> Operation | None:
+    """Write a recovery down if one is due: None otherwise. Raises Busy when an operation began a moment earlier."""
     row = await reads.find_instance(engine.db, instance_id)
     if row is None or row["deleted_at"] is not None:
         engine.exits.pop(instance_id, None)
-        return
+        return None
     provisioner = engine.provisioner
     if provisioner is None or not provisioner.observes or not row["managed"]:
-        return
+        return None
     if row["orphaned_at"] is not None or row["operation_id"] is not None:
-        return
+        return None
     down = await _down(engine, row)
     if not down:
-        return
+        return None
     last = await reads.last_operation(engine.db, instance_id)
-    if last is not None and (last["machine"], last["state"]) == (recovery.MACHINE.name, State.CANCELLED.value):
-        return
+    was = (last["machine"], last["state"]) if last is not None else ("", "")
+    if was == (recovery.MACHINE.name, State.CANCELLED.value) and retry_of is None:
+        return None
     ends = 1 + await _remembered(engine, last)
     why = _why(engine, row, down)
     operation_id, scope, name = short_id("op-"), scope_of(row), row["name"] or row["instance_uid"]
     digest = body_hash(scope, KIND, {"operation": operation_id})  # like no request
     op = new_operation(
-        operation_id, recovery.MACHINE.name, KIND, scope, name, row["id"], row["spec"], None, "engine", digest
+        operation_id, recovery.MACHINE.name, KIND, scope, name, row["id"], row["spec"], None, actor, digest
     )
     op.cluster_id = row["cluster_id"]
     data = {"ends": ends, "replicas": sorted(down)}
@@ -100,14 +120,15 @@ async def _begin(engine: Core, instance_id: str) -> None:
     words, more = _told(engine, op, ends, why)
     await engine.db.writer.submit(
         [
-            birth_of(op, None, reason=why, data=data),
+            birth_of(op, None, retry_of=retry_of, reason=why, data=data),
             writes.occupy_instance(row["id"], op.id, name),
             Fire(
-                recovery.MACHINE, op.id, Event.ACCEPT, "engine", facts=facts, reason=words, data=more,
+                recovery.MACHINE, op.id, Event.ACCEPT, actor, facts=facts, reason=words, data=more,
                 within_s=pause_s(ends), claim=engine.epoch,
             ),
         ]
     )  # fmt: skip
+    return op
 
 
 async def _down(engine: Core, row: Row) -> frozenset[int]:

@@ -112,6 +112,8 @@ def _attention(living: Sequence[Cluster], orphans: Sequence[Row], paused: Sequen
         )
     for p in paused:
         words = f"{p['kind']} {p['name']} could not go on: {p['words']}"
+        if p["kind"] == "recover":
+            words = f"{p['name']} is down and is not started again by itself: {p['words']}"
         hint = f"mcpg-ctl operation show --id {p['id']}"
         found.append(_note("critical", "operation_paused", p["id"], words, hint, when(p["updated_at"])))
     for o in orphans:

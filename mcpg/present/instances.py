@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import groupby
 
+from mcpg.machines import TABLES
 from mcpg.machines.enrolment import State
 from mcpg.present.base import Live, Row, when
 from mcpg.store import reads
@@ -49,9 +51,19 @@ def instance(row: Row, agents: Sequence[Row], live: Live) -> Instance:
         addressable=row["endpoints"] if row["ready_at"] else [], replicas=replicas, size=row["spec"].get("size", ""),
         region=row["spec"].get("region", ""), cluster=row["cluster"] or "", config_version=row["config_version"],
         assigned_hash=row["assigned_hash"], operation_id=row["operation_id"] or "",
+        operation_kind=row["operation_kind"] or "", operation_phase=_phase(row), down_since=_down_since(agents, replicas),
         last_seen_at=max(seen) if seen else None, created_at=when(row["created_at"]),
         orphaned_at=when(row["orphaned_at"]), agents=bodies,
     )  # fmt: skip
+
+
+def _phase(row: Row) -> str:
+    return TABLES[row["operation_machine"]].phase(row["operation_state"]) if row["operation_machine"] else ""
+
+
+def _down_since(agents: Sequence[Row], replicas: int) -> datetime | None:
+    gone = [a["updated_at"] for a in agents if a["replica"] <= replicas and a["state"] == State.DEPARTED.value]
+    return when(min(gone, default=None))
 
 
 def _is_quiet(row: Row, live: Live) -> bool:

@@ -239,9 +239,11 @@ async def histories(db: Database, subjects: list[str]) -> dict[str, list[Line]]:
 # ---- instances, agents, configs, tokens
 
 _WITH_CLUSTER = (
-    "SELECT i.*, c.name AS cluster, f.rendered_sha256 AS rolling_hash FROM instance i"
+    "SELECT i.*, c.name AS cluster, f.rendered_sha256 AS rolling_hash, o.machine AS operation_machine,"
+    " o.kind AS operation_kind, o.state AS operation_state FROM instance i"
     " LEFT JOIN cluster c ON c.id=i.cluster_id"
     " LEFT JOIN config_version f ON f.instance_id=i.id AND f.version=i.rolling_from"
+    " LEFT JOIN operation o ON o.id=i.operation_id"
 )
 
 

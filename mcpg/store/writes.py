@@ -44,6 +44,11 @@ def recovery_over(instance_id: str, operation_id: str) -> Also:
     )
 
 
+def left_down(instance_id: str, words: str) -> Also:
+    """Somebody said that it is to stay down: what it is shown with until it comes up again."""
+    return Also("UPDATE agent SET reason=? WHERE instance_id=? AND state='departed'", (words, instance_id))
+
+
 def departed_only(instance_id: str) -> Also:
     """Changes nothing; refused when an agent of it is anything but departed."""
     return Also(

@@ -5,11 +5,26 @@ from __future__ import annotations
 from datetime import datetime
 
 _TONES = {
-    "good": ("✓", ("ready", "online", "registered", "deleted")),
-    "busy": ("◐", ("allocating", "applying", "confirming", "requested", "enrolling", "draining", "deleting")),
+    "good": ("✓", ("ready", "online", "registered", "deleted", "recovered")),
+    "busy": (
+        "◐",
+        (
+            "allocating",
+            "applying",
+            "confirming",
+            "requested",
+            "enrolling",
+            "draining",
+            "deleting",
+            "recovering",
+            "waiting",
+            "restarting",
+            "watching",
+        ),
+    ),
     "warn": ("!", ("stale", "rolling_back", "compensating", "paused", "quarantined", "cancelled")),
     "bad": ("✕", ("failed", "departed")),
-    "none": ("–", ("decommissioned",)),
+    "none": ("–", ("decommissioned", "superseded")),
 }
 _BY_STATE = {state: (glyph, tone) for tone, (glyph, states) in _TONES.items() for state in states}
 

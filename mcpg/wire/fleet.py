@@ -59,7 +59,9 @@ class Instance(Body):
     """
     One gateway, managed or self-enrolled. `state` is derived from its agents: enrolling, online, stale, departed or
     quarantined. `addressable` is empty until it is ready; the first URL is the one to use. `orphaned_at` is set when its
-    cluster (still named here) was taken out of the pool under it: it runs on, and holds no room anywhere.
+    cluster (still named here) was taken out of the pool under it: it runs on, and holds no room anywhere. `operation_id`,
+    of `operation_kind`, runs on it now and is in `operation_phase`: of a recovery that is recovering, watching or paused.
+    `down_since`: when the first of its replicas that should run and do not was seen to be gone.
     """
 
     id: str
@@ -81,6 +83,9 @@ class Instance(Body):
     config_version: int | None = None
     assigned_hash: str = ""
     operation_id: str = ""
+    operation_kind: str = ""
+    operation_phase: str = ""
+    down_since: Time | None = None
     last_seen_at: Time | None = None
     created_at: Time | None = None
     orphaned_at: Time | None = None

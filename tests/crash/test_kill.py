@@ -34,8 +34,9 @@ def free_port() -> int:
 class Served:
     """`mcpg-ctl serve` as a process of its own, on ports that stay the same over its restarts."""
 
-    def __init__(self, folder: Path, *, gateway: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, gateway: Path | None = None, **environ: str) -> None:
         self.gateway = gateway or real("mcpg")
+        self.environ = environ
         self.state = folder / "state"
         self.http, self.grpc = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http}"
@@ -44,7 +45,7 @@ class Served:
 
     async def start(self) -> None:
         env = {k: v for k, v in os.environ.items() if not k.startswith("MCPG_")}
-        env |= {"MCPG_CP_GATEWAY_BIN": str(self.gateway), "HOME": str(self.state.parent)}
+        env |= {"MCPG_CP_GATEWAY_BIN": str(self.gateway), "HOME": str(self.state.parent), **self.environ}
         argv = [sys.executable, "-m", "mcpg.cli.main", "serve", "--state-dir", str(self.state)]
         argv += ["--bind-http", f"127.0.0.1:{self.http}", "--bind-grpc", f"127.0.0.1:{self.grpc}"]
         with self.log.open("ab") as log:
@@ -207,3 +208,87 @@ async def test_a_crash_leaves_a_card_that_nobody_believes(served: Served) -> Non
     old = json.loads((served.state / "server.json").read_text())
     await served.start()
     assert json.loads((served.state / "server.json").read_text())["replica"] != old["replica"]
+
+
+CHANGED = ECHO.replace('"from": "edge"', '"from": "changed"')
+
+
+@pytest.mark.parametrize("seq", [4, 5, 6, 7, 9])
+async def test_a_roll_killed_at_any_line_goes_on_where_it_was(served: Served, seq: int) -> None:
+    """No replica is told twice over, none is left out, and no process is started."""
+    async with api(served) as client:
+        created = parse_events(
+            (await client.post(BASE, json={"name": "edge-1", "config_toml": ECHO, "replicas": 3})).text
+        )
+        assert created[-1]["_event"] == "ready", created[-1]["message"]
+    pids = sorted(replicas_running(served))
+    operation = await killed_at(served, seq, "POST", BASE, {"name": "edge-1", "config_toml": CHANGED})
+    await served.start()
+    async with api(served) as client:
+        end = await settled(client, operation)
+        assert (end["state"], end["error"]) == ("ready", ""), end
+        assert chain_holds(end["history"])
+        assert [t["data"]["replicas"] for t in end["history"] if t["event"] == "applied"] == [[1], [2], [3]]
+        assert [t["data"]["step"] for t in end["history"] if t["event"] == "next"] == [1, 2]
+        assert sorted(replicas_running(served)) == pids
+        (instance,) = (await client.get("/v1/orgs/default/instances")).json()
+        assert {a["active_hash"] for a in instance["agents"]} == {instance["assigned_hash"]}
+        assert {a["assigned_hash"] for a in instance["agents"]} == {instance["assigned_hash"]}
+
+
+@pytest.mark.parametrize("seq", [2, 3, 4, 5])
+async def test_a_recovery_killed_at_any_line_ends_with_exactly_one_process(tmp_path: Path, seq: int) -> None:
+    served = Served(tmp_path, MCPG_CP_RECOVERY_SOAK_S="1")
+    await served.start()
+    try:
+        async with api(served) as client:
+            await client.post(BASE, json={"name": "edge-1", "config_toml": ECHO})
+            (pid,) = replicas_running(served)
+            os.kill(pid, signal.SIGKILL)
+            operation = await begun(client)
+            try:
+                async with client.stream("GET", f"/v1/operations/{operation}/events") as answer:
+                    async for line in answer.aiter_lines():
+                        if line.startswith("id: ") and int(line[4:]) >= seq:
+                            served.kill()
+                            break
+            except httpx.HTTPError:
+                pass
+        await served.start()
+        async with api(served) as client:
+            end = await settled(client, operation)
+            assert end["state"] == "recovered", end
+            assert chain_holds(end["history"])
+            assert len(replicas_running(served)) == 1
+            assert len((await client.get("/v1/operations?kind=recover")).json()) == 1
+            (instance,) = (await client.get("/v1/orgs/default/instances")).json()
+            assert (instance["state"], instance["operation_id"]) == ("online", "")
+    finally:
+        if served.process is not None and served.process.poll() is None:
+            served.kill()
+
+
+async def begun(client: httpx.AsyncClient) -> str:
+    """The recovery that the engine began. Bounded."""
+    async with asyncio.timeout(30):
+        while True:
+            if found := (await client.get("/v1/operations?kind=recover")).json():
+                return str(found[0]["id"])
+            await asyncio.sleep(0.02)
+
+
+async def test_a_gateway_that_ended_with_its_control_plane_is_brought_back_at_the_start(served: Served) -> None:
+    """The end was seen by nobody, or by one that was killed before it wrote it down."""
+    async with api(served) as client:
+        await client.post(BASE, json={"name": "edge-1", "config_toml": ECHO})
+    (pid,) = replicas_running(served)
+    served.kill()
+    os.kill(pid, signal.SIGKILL)
+    await served.start()
+    async with api(served) as client:
+        operation = await begun(client)
+        async with asyncio.timeout(30):
+            while (await client.get(f"/v1/operations/{operation}")).json()["state"] != "watching":
+                await asyncio.sleep(0.05)
+    (again,) = replicas_running(served)
+    assert again != pid

@@ -87,10 +87,15 @@ def test_each_undo_once_however_often_its_state_was_entered() -> None:
     ("before", "step", "words", "room"),
     [
         (1, 0, "put config version 2 back on 1 replica", "release 1 place in us-1"),
-        (1, 1, "remove replica 2, put config version 2 back on 1 replica", "release 1 place in us-1"),
+        (1, 1, "remove replica 2, then put config version 2 back on 1 replica", "release 1 place in us-1"),
         (2, 0, "put config version 2 back on replica 1", "keep the room in us-1"),
         (2, 1, "put config version 2 back on 2 replicas", "keep the room in us-1"),
-        (4, 2, "start replicas 3 and 4 again, put config version 2 back on replicas 1 and 2", "keep the room in us-1"),
+        (
+            4,
+            2,
+            "start replicas 3 and 4 again, then put config version 2 back on replicas 1 and 2",
+            "keep the room in us-1",
+        ),
     ],
 )
 def test_an_update_goes_back_from_where_it_is(before: int, step: int, words: str, room: str) -> None:
@@ -104,7 +109,7 @@ def test_an_update_goes_back_from_where_it_is(before: int, step: int, words: str
 def test_an_adoption_that_fails_leaves_an_orphan() -> None:
     reserved = line(3, "allocating", "reserved", "applying", places=2, cluster="us-1", orphan_of="c", orphaned_at=1)
     words = [words for _, _, words in told((*BEGUN, reserved), SPEC)]
-    assert words == ["leave edge-1 as it was", "release 2 places in us-1, and leave it an orphan again"]
+    assert words == ["leave every replica as it is", "release 2 places in us-1, and leave it an orphan again"]
 
 
 def test_every_undo_that_a_table_names_is_known_here() -> None:

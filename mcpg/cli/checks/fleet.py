@@ -33,11 +33,18 @@ def operations(facts: Facts) -> Verdict:
     stuck = [each for each in found if each.get("state") != "paused" and _is_stuck(each, now)]
     if paused:
         words = f"{_listed(_operation(each) for each in paused)}: a person decides how it goes on"
+        if paused[0].get("kind") == "recover":
+            words += f"; {paused[0].get('name')} is down: {_last_words(paused[0])}"
         return note(words, f"mcpg-ctl operation show {shlex.quote(str(paused[0].get('id')))}")
     if stuck:
         words = f"{_listed(_operation(each) for each in stuck)}: no move for {_STUCK_S / 60:.0f} minutes, or past its deadline"
         return note(words, f"mcpg-ctl operation show {shlex.quote(str(stuck[0].get('id')))}")
     return good(f"{len(found)} running, none of them stuck" if found else "none is running")
+
+
+def _last_words(operation: dict[str, Any]) -> str:
+    history = operation.get("history") or [{}]
+    return str(history[-1].get("message") or "no reason is known")
 
 
 def _is_stuck(operation: dict[str, Any], now: float) -> bool:
