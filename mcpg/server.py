@@ -32,6 +32,7 @@ from mcpg.api.context import Server as ApiParts
 from mcpg.api.context import host_of
 from mcpg.engine import sizes
 from mcpg.engine.agents import Agents
+from mcpg.engine.core import new_epoch
 from mcpg.engine.loop import Engine
 from mcpg.engine.ports import Provisioner
 from mcpg.engine.seed import seed
@@ -42,9 +43,11 @@ from mcpg.present import Live
 from mcpg.provisioners.local import Local
 from mcpg.provisioners.noop import Noop
 from mcpg.settings import Server as Settings
+from mcpg.store import lease
 from mcpg.store.clock import now_us, to_datetime
 from mcpg.store.database import Database, locate, prepare_directory
 from mcpg.store.journal import Timeout, table_timeout
+from mcpg.store.lease import Myself
 from mcpg.store.lock import StateLock
 from mcpg.ui import page
 from mcpg.wire.base import rfc3339
@@ -132,7 +135,8 @@ class ControlPlane:
     """
     A running control plane, as an async context manager. Ports given as 0 come from the kernel; `started` says which.
 
-    `provisioner` and `timeout` replace what the settings say (tests bring their own).
+    `provisioner` and `timeout` replace what the settings say (tests bring their own). `shared`: whether other control planes
+    may work on the same database at the same time; None: as the database is made for.
     """
 
     started: Started
@@ -140,10 +144,12 @@ class ControlPlane:
     db: Database
 
     def __init__(
-        self, settings: Settings, *, provisioner: Provisioner | None = None, timeout: Timeout | None = None
-    ) -> None:
+        self, settings: Settings, *, provisioner: Provisioner | None = None, timeout: Timeout | None = None,
+        shared: bool | None = None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._timeout = timeout or timeouts(settings)
+        self._shared = shared
         self._given = provisioner
         self._undo: list[Callable[[], Any]] = []
         self._parts: ApiParts
@@ -200,11 +206,22 @@ class ControlPlane:
         grpc_port = await self._reserve_grpc(grpc_host, grpc_port)
         grpc_url = f"http://{_url_host(grpc_host)}:{grpc_port}"
         provisioner = self._given or self._provisioner(grpc_url)
-        self.engine = Engine(self.db, provisioner, timeout=timeout, sizes=sizes.parse(s.size_classes))
+        shared = self.db.shared if self._shared is None else self._shared
+        me = Myself(
+            lease.replica_id(s.state_dir), new_epoch(), socket.gethostname(), os.getpid(), __version__, external, grpc_url,
+            provisioner.name if provisioner is not None else "none",
+        )  # fmt: skip
+        self.engine = Engine(
+            self.db, provisioner, timeout=timeout, sizes=sizes.parse(s.size_classes), me=me, shared=shared
+        )
+        self.engine.leases.renamed = lambda replica: lease.keep_replica_id(s.state_dir, replica)
         self.engine.fleet = self.sessions
         self.engine.agents = Agents(self.engine, enrol_base=lambda: external)
         self.engine.mint = self.engine.agents.mint_for_replica
 
+        if shared:
+            self._undo.append(self.engine.feed.stop)
+            await self.engine.feed.start()
         self._undo.append(self.engine.agents.stop)
         await self.engine.agents.start()
         self._undo.append(self.engine.stop)

@@ -116,7 +116,11 @@ async def accept(
 ) -> Operation:
     """Write it down, with what it claims; the engine drives it from there. Raises what a companion refuses with, KeyRace."""
     # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
-    unit = [birth_of(op, key, retry_of=retry_of), *also, Fire(op.table, op.id, event, op.actor, claim=engine.epoch)]
+    unit = [
+        birth_of(op, key, retry_of=retry_of),
+        *also,
+        Fire(op.table, op.id, event, op.actor, claim=engine.leases.claim),
+    ]
     accepted = (await engine.db.writer.submit(unit))[-1]
     op.state, op.version = accepted.dest, accepted.seq
     return op

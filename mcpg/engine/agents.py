@@ -389,6 +389,9 @@ class Agents:
             del self._presence[line.subject]
         self._engine.evidence(presence.instance_id)
 
+    def on_line_of_others(self, line: Line) -> None:
+        """TODO"""
+
     async def _remember(self, agent_id: str) -> None:
         row = await reads.find_agent(self._engine.db, agent_id)
         if row is not None and row["state"] in _CLOCKS and agent_id not in self._presence:

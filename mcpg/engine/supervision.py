@@ -104,7 +104,7 @@ async def _begin(engine: Core, instance_id: str) -> None:
             writes.occupy_instance(row["id"], op.id, name),
             Fire(
                 recovery.MACHINE, op.id, Event.ACCEPT, "engine", facts=facts, reason=words, data=more,
-                within_s=pause_s(ends), claim=engine.epoch,
+                within_s=pause_s(ends), claim=engine.leases.claim,
             ),
         ]
     )  # fmt: skip

@@ -383,6 +383,39 @@ async def find_reservation(db: Database, instance_id: str) -> Row | None:
     return await _one(db, "SELECT * FROM reservation WHERE instance_id=?", instance_id)
 
 
+# ---- replicas of this control plane, and what they drive (lease.py)
+
+
+async def replicas(db: Database) -> list[Row]:
+    """Every control plane that was on this database within a week, by when it started."""
+    return await db.rows("SELECT * FROM replica ORDER BY started_at, id")
+
+
+async def claimable(db: Database, at: int, limit: int, *, runs_gateways: bool) -> list[Row]:
+    """
+    Open operations that nobody drives, the longest free first. One that cannot run gateways takes those only that need
+    no provisioner: of gateways that enrolled themselves.
+    """
+    only = "" if runs_gateways else " AND instance_id IN (SELECT id FROM instance WHERE managed=0)"
+    sql = f"SELECT * FROM operation WHERE lease_until<?{only} ORDER BY lease_until, id LIMIT ?"  # noqa: S608
+    return await _all(db, sql, at, limit)
+
+
+async def leased_to(db: Database, epoch: str) -> list[Row]:
+    return await _many(
+        db, "SELECT * FROM operation WHERE lease_owner=? AND lease_until IS NOT NULL ORDER BY created_at", epoch
+    )
+
+
+async def raw_lines(db: Database, after: int, limit: int) -> list[Row]:
+    """The journal's lines with an id > *after*, in order, as they are stored: `line_of` makes a Line of one."""
+    return await db.rows("SELECT * FROM journal WHERE id>? ORDER BY id LIMIT ?", after, limit)
+
+
+def line_of(raw: Row) -> Line:
+    return _line(_parsed(raw))
+
+
 # ---- the server itself
 
 

@@ -283,14 +283,6 @@ def seen(last_seen: list[tuple[str, int]]) -> tuple[Also, ...]:
     return tuple(Also("UPDATE agent SET last_seen_at=? WHERE id=?", (at, agent)) for agent, at in last_seen)
 
 
-def take_over(operation_id: str, version: int, epoch: str, until: int) -> Also:
-    """Lease a row after a restart."""
-    return Also(
-        "UPDATE operation SET lease_owner=?,lease_until=? WHERE id=? AND version=?",
-        (epoch, until, operation_id, version),
-    )
-
-
 def put_key(name: str, value: str, at: int) -> Also:
     """Key material, kept for ever once written: the first writer wins."""
     return Also("INSERT INTO keyring(name,value,created_at) VALUES(?,?,?) ON CONFLICT DO NOTHING", (name, value, at))
