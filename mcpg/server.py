@@ -201,7 +201,6 @@ class ControlPlane:
         self._undo.append(self.db.close)
         await seed(self.db, now_us, local_gateways_max=s.local_gateways_max)
 
-        self.sessions = Sessions(self.db)
         tokens = await InstanceTokens.load(self.db, now_us)
         grpc_port = await self._reserve_grpc(grpc_host, grpc_port)
         grpc_url = f"http://{_url_host(grpc_host)}:{grpc_port}"
@@ -215,6 +214,7 @@ class ControlPlane:
             self.db, provisioner, timeout=timeout, sizes=sizes.parse(s.size_classes), me=me, shared=shared
         )
         self.engine.leases.renamed = lambda replica: lease.keep_replica_id(s.state_dir, replica)
+        self.sessions = Sessions(self.db, self.engine.epoch, self.engine.leases.is_living)
         self.engine.fleet = self.sessions
         self.engine.agents = Agents(self.engine, enrol_base=lambda: external)
         self.engine.mint = self.engine.agents.mint_for_replica
@@ -234,6 +234,7 @@ class ControlPlane:
             raise port_taken(grpc_host, grpc_port, "--bind-grpc", "the address is in use") from exc
         assert bound == grpc_port  # noqa: S101 - we reserved it a moment ago
         self._undo.append(self._stop_grpc)
+        self._undo.append(servicer.stop)
 
         began = now_us()
         self.started = Started(
@@ -252,7 +253,7 @@ class ControlPlane:
         local = {"127.0.0.1", "localhost", "::1", http_host, host_of(external)}
         allowed = None if s.insecure_no_auth else frozenset(local)
         live = Live(
-            self.sessions.is_live, self.engine.agents.last_heard, self.engine.reach.seen_at, self.sessions.__len__
+            self.sessions.is_connected, self.engine.agents.last_heard, self.engine.reach.seen_at, self.sessions.__len__
         )
         self._parts = ApiParts(self.db, self.engine, live, meta, allowed)
         os.environ.setdefault("SANIC_IGNORE_PRODUCTION_WARNING", "1")  # it would advise a person to debug Sanic

@@ -91,8 +91,8 @@ def scope_of(row: Row) -> Scope:
 
 
 def needs_provisioner(engine: Core) -> None:
-    """Raises NoProvisioner where nothing can be started."""
-    if engine.provisioner is None:
+    """Raises NoProvisioner where nothing can be started, neither here nor by another replica."""
+    if engine.provisioner is None and not engine.leases.others_run_gateways():
         raise NoProvisioner(
             "this control plane creates no gateways",
             cause="it runs with --provisioner none",

@@ -77,7 +77,7 @@ class Core:
         self.feed = Feed(db, me.epoch)
         self.bus = Bus()
         self.sizes = sizes or parse(DEFAULT)
-        self.reach = Reach(db, provisioner, clock)
+        self.reach = Reach(db, provisioner, clock, speaks=provisioner is not None or not shared)
         self.rooms = Rooms(db, self.reach, clock)
         self.exits: dict[str, dict[int, Exited]] = {}
         self._awaited: dict[str, set[asyncio.Event]] = {}

@@ -64,7 +64,7 @@ async def late(engine: Core, op: Operation, rest: Wait, allowed: str, summary: s
 
 
 async def _look_gone(engine: Core, op: Operation) -> Look:
-    connected = engine.fleet.connected(op.instance_id)
+    connected = await engine.fleet.connected(op.instance_id)
     if connected:
         return Look(summary=f"{connected} agent stream(s) still open")
     return Look(await effects.gone(engine, op))

@@ -96,7 +96,7 @@ class Feed:
             try:
                 full = await self.page() == PAGE
                 failed = False
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - the database, whatever ails it: the cursor stays
                 full = False
                 if not failed:
                     log.warning("the journal cannot be followed: %s; trying on from line %d", exc, self._cursor)

@@ -84,9 +84,9 @@ class Leases:
         mine = grpc_url == self.me.grpc_url
         return mine or any(r["grpc_url"] == grpc_url and self.is_living(r["epoch"]) for r in self._replicas.values())
 
-    def others(self) -> bool:
-        """Whether any other control plane lives on this database."""
-        return any(epoch != self.epoch and self.is_living(epoch) for epoch in self._replicas)
+    def others_run_gateways(self) -> bool:
+        """Whether another control plane on this database lives that has a provisioner."""
+        return any(r["provisioner"] != "none" and self.is_living(epoch) for epoch, r in self._replicas.items())
 
     # ---- life
 

@@ -309,6 +309,26 @@ async def living_agents(db: Database) -> list[Row]:
     return await _many(db, "SELECT * FROM agent WHERE state IN ('enrolling','online','stale')")
 
 
+async def silent_agents(
+    db: Database, enrol_by: int, online_since: int, stale_since: int, heard_since: int
+) -> list[Row]:
+    """
+    Agents whose clock has run out: enrolling with a deadline before *enrol_by*; online since before *online_since* and not
+    heard since then; stale since before *stale_since* and not heard since *heard_since*. Microseconds.
+    """
+    return await _many(
+        db, "SELECT * FROM agent WHERE (state='enrolling' AND deadline_at<?1)"
+        " OR (state='online' AND updated_at<?2 AND COALESCE(last_seen_at,0)<?2)"
+        " OR (state='stale' AND updated_at<?3 AND COALESCE(last_seen_at,0)<?4)",
+        enrol_by, online_since, stale_since, heard_since,
+    )  # fmt: skip
+
+
+async def agents_held_by(db: Database, epoch: str) -> list[str]:
+    """Ids of those whose channel a start of a control plane holds."""
+    return [r["id"] for r in await db.many("SELECT id FROM agent WHERE session_epoch=?", epoch)]
+
+
 async def all_agents(db: Database, org_slug: str | None) -> list[Row]:
     return await _many(
         db,
