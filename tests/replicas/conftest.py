@@ -7,7 +7,6 @@ one.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
+from tortoise.backends.base.executor import EXECUTOR_CACHE
 
 from mcpg.engine.ports import Provisioner
 from mcpg.server import ControlPlane
 from mcpg.settings import Server
 from mcpg.store.journal import Also
-from tests.conftest import Plane
+from tests.conftest import BOTH, NewDatabase, Plane
 
 BOUND_S = 30.0
 
@@ -96,12 +96,23 @@ async def running(state_dir: Path, given: Provisioner | None, **settings: Any) -
         yield Replica(control, client)
 
 
+@pytest.fixture(params=BOTH)
+def database(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(autouse=True)
+def statements_of_one_database() -> None:
+    """Tortoise keeps the statements it made for a connection's name, whichever database that led to."""
+    EXECUTOR_CACHE.clear()
+
+
 @pytest.fixture
-def db_url(tmp_path: Path, migrated: Path) -> str:
-    """A database for this test alone."""
-    path = tmp_path / "shared.db"
-    shutil.copy(migrated, path)
-    return f"sqlite:{path}"
+def db_url(new_database: NewDatabase) -> str:
+    """A database for this test alone, that all its control planes work on."""
+    where = new_database()
+    return where if isinstance(where, str) else f"sqlite:{where}"
 
 
 @pytest.fixture
