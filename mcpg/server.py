@@ -203,7 +203,7 @@ class ControlPlane:
 
         tokens = await InstanceTokens.load(self.db, now_us)
         grpc_port = await self._reserve_grpc(grpc_host, grpc_port)
-        grpc_url = f"http://{_url_host(grpc_host)}:{grpc_port}"
+        grpc_url = s.external_grpc_url.rstrip("/") or f"http://{_url_host(grpc_host)}:{grpc_port}"
         provisioner = self._given or self._provisioner(grpc_url)
         shared = self.db.shared if self._shared is None else self._shared
         me = Myself(
@@ -213,6 +213,8 @@ class ControlPlane:
         self.engine = Engine(
             self.db, provisioner, timeout=timeout, sizes=sizes.parse(s.size_classes), me=me, shared=shared
         )
+        if isinstance(provisioner, Local):
+            provisioner.serves = self.engine.leases.serves
         self.engine.leases.renamed = lambda replica: lease.keep_replica_id(s.state_dir, replica)
         self.sessions = Sessions(self.db, self.engine.epoch, self.engine.leases.is_living)
         self.engine.fleet = self.sessions
@@ -286,8 +288,11 @@ class ControlPlane:
                 return Noop()
             case "local":
                 return Local(
-                    state_dir=s.state_dir, grpc_url=grpc_url, gateway_bin=s.gateway_bin, stop_grace_s=s.stop_grace_s
-                )
+                    gateways_dir=Path(s.gateways_dir).expanduser().absolute()
+                    if s.gateways_dir
+                    else s.state_dir / "gateways",
+                    grpc_url=grpc_url, gateway_bin=s.gateway_bin, stop_grace_s=s.stop_grace_s,
+                )  # fmt: skip
 
     async def _stop_http(self) -> None:
         """No new connections; open streams end with us (viewers resume by Last-Event-ID)."""

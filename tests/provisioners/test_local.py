@@ -117,7 +117,7 @@ def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 async def main():
-    here = local.Local(state_dir=Path({state_dir!r}), grpc_url="http://127.0.0.1:9", gateway_bin={gateway!r})
+    here = local.Local(gateways_dir=Path({state_dir!r}) / "gateways", grpc_url="http://127.0.0.1:9", gateway_bin={gateway!r})
     {when}
     await here.apply(order({instance_id!r}))
     die()
