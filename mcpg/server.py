@@ -292,6 +292,7 @@ class ControlPlane:
                     if s.gateways_dir
                     else s.state_dir / "gateways",
                     grpc_url=grpc_url, gateway_bin=s.gateway_bin, stop_grace_s=s.stop_grace_s,
+                    is_shared=bool(s.gateways_dir),
                 )  # fmt: skip
 
     async def _stop_http(self) -> None:

@@ -55,10 +55,12 @@ class Local:
         gateway_bin: str = "",
         stop_grace_s: float = 5.0,
         cache_dirs: tuple[Path, ...] = (),
+        is_shared: bool = False,
     ) -> None:
         self.gateway_version = ""
         self.serves: Callable[[str], bool] = lambda _: False
         self._shelf = Shelf(gateways_dir)
+        self._is_shared = is_shared
         self._grpc_url = grpc_url
         self._gateway_bin = gateway_bin
         self._stop_grace_s = stop_grace_s
@@ -80,7 +82,8 @@ class Local:
     async def watch_all(self) -> None:
         """Watch what another control plane started in this directory meanwhile; report what ended before we could."""
         for replica in self._shelf.everything():
-            if replica.key not in self._watches:
+            busy = self._locks.is_here(replica.instance_id) or self._locks.is_elsewhere(replica.instance_id)
+            if replica.key not in self._watches and not busy:
                 await self._living(replica)
 
     async def reach(self) -> str:
@@ -89,6 +92,8 @@ class Local:
             await self._find_gateway()
         except PermanentError as exc:
             return exc.what + (f": {exc.cause}" if exc.cause else "")
+        if self._is_shared:
+            await self.watch_all()
         return self._shelf.why_not()
 
     async def apply(self, order: Order) -> tuple[Placed, ...]:
@@ -289,7 +294,7 @@ class Local:
         def on_end(watch: Watch, code: int | None) -> None:
             self._watches.pop(replica.key, None)
             self._release(replica.key)
-            if not watch.expected:
+            if not watch.expected and not self._locks.is_elsewhere(replica.instance_id):  # else the next look finds it
                 self._report(replica, operation_id, watch.identity.pid, _reason(code), watch.log_offset)
 
         watch = Watch(record.identity, replica.marker, record.log_offset, on_end, expected=expected)
@@ -317,7 +322,9 @@ class Local:
         words = replica.words(log_offset)
         if self._on_exit is not None:
             self._on_exit(Exited(replica.instance_id, replica.number, pid, reason, words))
-        if replica.directory.is_dir():
+        record = processes.read_record(replica.pid_file(operation_id))
+        is_same = record is None or record.identity.pid == pid  # another control plane may have launched it anew
+        if replica.directory.is_dir() and is_same:
             replica.mark_ended(operation_id, Ended(reason, log_offset))
 
     async def _ask(self, replica: Replica) -> Answer:

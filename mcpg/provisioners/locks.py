@@ -49,6 +49,29 @@ class Locks:
                 if held != NOTHING:
                     os.close(held)
 
+    def is_here(self, instance_id: str) -> bool:
+        """Whether somebody in this process holds it."""
+        lock = self._here.get(instance_id)
+        return lock is not None and lock.locked()
+
+    def is_elsewhere(self, instance_id: str) -> bool:
+        """Whether another control plane holds it: what ends now, it may have ended on purpose."""
+        if self.is_here(instance_id):
+            return False
+        try:
+            tried = os.open(self._directory / instance_id, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(tried, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(tried)
+        return False
+
     def forget(self, instance_id: str) -> None:
         """The instance is gone, and its lock, which the caller holds, with it."""
         with suppress(OSError):
