@@ -80,12 +80,23 @@ class Core:
         self.reach = Reach(db, provisioner, clock, speaks=provisioner is not None or not shared)
         self.rooms = Rooms(db, self.reach, clock)
         self.exits: dict[str, dict[int, Exited]] = {}
+        self.stranded: dict[str, frozenset[int]] = {}
         self._awaited: dict[str, set[asyncio.Event]] = {}
         self._side: set[asyncio.Task[None]] = set()
 
     @property
     def provisioner_name(self) -> str:
         return self.provisioner.name if self.provisioner is not None else "none"
+
+    def adrift(self, instance_id: str) -> frozenset[int]:
+        """
+        Numbers of the instance's replicas that dial a control plane that is gone: see adrift.py. Those that have been so for
+        long, on an instance that nobody works on, are in `stranded`.
+        """
+        if not self.leases.shared or self.provisioner is None:
+            return frozenset()
+        dialled = self.provisioner.dials(instance_id)
+        return frozenset(number for number, url in dialled.items() if not self.leases.serves(url))
 
     def evidence(self, instance_id: str) -> None:
         """Something about this instance changed: whoever waits for it looks again. The engine's drivers hear it too."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mcpg.engine import effects, rollcall, rolling, supervision
+from mcpg.engine import adrift, effects, rollcall, rolling, supervision
 from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Answer
@@ -105,6 +105,10 @@ async def _look_serving(engine: Core, op: Operation, memory: Memory) -> Look:
             return Look(await _rejected(engine, op, agent))
     seen = _seen(engine, op, now, told, len(memory.served))
     summary = _summary(op, step, now, seen)
+    if (lost := needed & engine.adrift(op.instance_id) - now.serving) and (
+        outcome := await adrift.gather(engine, op, lost, needed, now, seen)
+    ):
+        return Look(outcome)
     if needed <= now.serving:
         if following is not None:
             return Look(_next(op, seen, summary))

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 
-from mcpg.engine import supervision
+from mcpg.engine import adrift, supervision
 from mcpg.engine.agents import Agents
 from mcpg.engine.attempts import Backoff, again, last_words
 from mcpg.engine.compensation import compensate
@@ -106,6 +106,8 @@ class Engine(Core):
         for exited in missed:
             self.on_exit(exited)
         self.aside(supervision.sweep(self))
+        if self.leases.shared and self.provisioner is not None:
+            self.aside(adrift.patrol(self))
 
     async def stop(self) -> None:
         """Stop driving. Rows rest where they are; the next start takes them, or another replica does now."""

@@ -104,6 +104,9 @@ class Provisioner(Protocol):
     async def alive(self, instance_id: str) -> frozenset[int] | None:
         """Which replicas have a process now; None for an instance of which nothing is known here."""
 
+    def dials(self, instance_id: str) -> dict[int, str]:
+        """Of the replicas that run, the gRPC URL of the control plane that each was told of, where that is known. Cheap."""
+
     async def keep(self, instance_id: str, config: str) -> None:
         """`config` was acknowledged as active: from now on it is what a replica boots with."""
 

@@ -125,6 +125,11 @@ class Local:
         record = processes.read_record(replica.pid_file(operation_id)) if operation_id else None
         return record is not None and processes.is_alive(record.identity, replica.marker)
 
+    def dials(self, instance_id: str) -> dict[int, str]:
+        return {
+            r.number: r.control_plane for r in self._shelf.replicas(instance_id) if r.control_plane and self._runs(r)
+        }
+
     async def keep(self, instance_id: str, config_text: str) -> None:
         """Rewrites the boot files. A running gateway does not read its file again: it got *config_text* by push."""
         async with self._locks.hold(instance_id):
