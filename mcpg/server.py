@@ -33,6 +33,7 @@ from mcpg.api.context import host_of
 from mcpg.engine import sizes
 from mcpg.engine.agents import Agents
 from mcpg.engine.audit import stranded
+from mcpg.engine.core import new_epoch
 from mcpg.engine.loop import Engine
 from mcpg.engine.ports import Provisioner
 from mcpg.engine.seed import seed
@@ -43,9 +44,11 @@ from mcpg.present import Live
 from mcpg.provisioners.local import Local
 from mcpg.provisioners.noop import Noop
 from mcpg.settings import Server as Settings
+from mcpg.store import lease
 from mcpg.store.clock import now_us, to_datetime
 from mcpg.store.database import Database, locate, prepare_directory
 from mcpg.store.journal import Timeout, table_timeout
+from mcpg.store.lease import Myself
 from mcpg.store.lock import StateLock
 from mcpg.ui import page
 from mcpg.wire.base import rfc3339
@@ -133,7 +136,8 @@ class ControlPlane:
     """
     A running control plane, as an async context manager. Ports given as 0 come from the kernel; `started` says which.
 
-    `provisioner` and `timeout` replace what the settings say (tests bring their own).
+    `provisioner` and `timeout` replace what the settings say (tests bring their own). `shared`: whether other control planes
+    may work on the same database at the same time; None: as the database is made for.
     """
 
     started: Started
@@ -141,10 +145,12 @@ class ControlPlane:
     db: Database
 
     def __init__(
-        self, settings: Settings, *, provisioner: Provisioner | None = None, timeout: Timeout | None = None
-    ) -> None:
+        self, settings: Settings, *, provisioner: Provisioner | None = None, timeout: Timeout | None = None,
+        shared: bool | None = None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._timeout = timeout or timeouts(settings)
+        self._shared = shared
         self._given = provisioner
         self._undo: list[Callable[[], Any]] = []
         self._parts: ApiParts
@@ -201,16 +207,29 @@ class ControlPlane:
                 " that wrote them again, or look: mcpg-ctl operation explain ID", number, machine, state,
             )  # fmt: skip
 
-        self.sessions = Sessions(self.db)
         tokens = await InstanceTokens.load(self.db, now_us)
         grpc_port = await self._reserve_grpc(grpc_host, grpc_port)
-        grpc_url = f"http://{_url_host(grpc_host)}:{grpc_port}"
+        grpc_url = s.external_grpc_url.rstrip("/") or f"http://{_url_host(grpc_host)}:{grpc_port}"
         provisioner = self._given or self._provisioner(grpc_url)
-        self.engine = Engine(self.db, provisioner, timeout=timeout, sizes=sizes.parse(s.size_classes))
+        shared = self.db.shared if self._shared is None else self._shared
+        me = Myself(
+            lease.replica_id(s.state_dir), new_epoch(), socket.gethostname(), os.getpid(), __version__, external, grpc_url,
+            provisioner.name if provisioner is not None else "none",
+        )  # fmt: skip
+        self.engine = Engine(
+            self.db, provisioner, timeout=timeout, sizes=sizes.parse(s.size_classes), me=me, shared=shared
+        )
+        if isinstance(provisioner, Local):
+            provisioner.serves = self.engine.leases.serves
+        self.engine.leases.renamed = lambda replica: lease.keep_replica_id(s.state_dir, replica)
+        self.sessions = Sessions(self.db, self.engine.epoch, self.engine.leases.is_living)
         self.engine.fleet = self.sessions
         self.engine.agents = Agents(self.engine, enrol_base=lambda: external)
         self.engine.mint = self.engine.agents.mint_for_replica
 
+        if shared:
+            self._undo.append(self.engine.feed.stop)
+            await self.engine.feed.start()
         self._undo.append(self.engine.agents.stop)
         await self.engine.agents.start()
         self._undo.append(self.engine.stop)
@@ -223,6 +242,7 @@ class ControlPlane:
             raise port_taken(grpc_host, grpc_port, "--bind-grpc", "the address is in use") from exc
         assert bound == grpc_port  # noqa: S101 - we reserved it a moment ago
         self._undo.append(self._stop_grpc)
+        self._undo.append(servicer.stop)
 
         began = now_us()
         self.started = Started(
@@ -241,7 +261,7 @@ class ControlPlane:
         local = {"127.0.0.1", "localhost", "::1", http_host, host_of(external)}
         allowed = None if s.insecure_no_auth else frozenset(local)
         live = Live(
-            self.sessions.is_live, self.engine.agents.last_heard, self.engine.reach.seen_at, self.sessions.__len__
+            self.sessions.is_connected, self.engine.agents.last_heard, self.engine.reach.seen_at, self.sessions.__len__
         )
         self._parts = ApiParts(self.db, self.engine, live, meta, allowed)
         os.environ.setdefault("SANIC_IGNORE_PRODUCTION_WARNING", "1")  # it would advise a person to debug Sanic
@@ -274,8 +294,12 @@ class ControlPlane:
                 return Noop()
             case "local":
                 return Local(
-                    state_dir=s.state_dir, grpc_url=grpc_url, gateway_bin=s.gateway_bin, stop_grace_s=s.stop_grace_s
-                )
+                    gateways_dir=Path(s.gateways_dir).expanduser().absolute()
+                    if s.gateways_dir
+                    else s.state_dir / "gateways",
+                    grpc_url=grpc_url, gateway_bin=s.gateway_bin, stop_grace_s=s.stop_grace_s,
+                    is_shared=bool(s.gateways_dir),
+                )  # fmt: skip
 
     async def _stop_http(self) -> None:
         """No new connections; open streams end with us (viewers resume by Last-Event-ID)."""

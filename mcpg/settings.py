@@ -106,6 +106,16 @@ class Server(_Tree):
         validation_alias=cp_env("GATEWAY_BIN"),
         description="path of the gateway binary; empty: `mcpg` on PATH, then the project cache, then our own agent",
     )
+    gateways_dir: str = Field(
+        "",
+        validation_alias=cp_env("GATEWAYS_DIR"),
+        description="directory of local gateways' files; replicas on one machine share it; empty: <state-dir>/gateways",
+    )
+    external_grpc_url: str = Field(
+        "",
+        validation_alias=cp_env("EXTERNAL_GRPC_URL"),
+        description="URL under which gateways reach the gRPC port, e.g. of a load balancer; empty: from bind",
+    )
     local_gateways_max: int = Field(
         20,
         ge=0,

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.json_format import MessageToDict
 
+from mcpg.agent.follow import Follow
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.agent.pb import agent_pb2_grpc
 from mcpg.agent.sessions import Close, Session, Sessions
@@ -67,12 +68,21 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
         self._sessions = sessions
         self._tokens = tokens
         self._clock = clock
-        db.writer.listen(self._heard)
+        self._follow = Follow(db, sessions)
+        db.writer.listeners.add(self._heard, self._heard_of_others)
 
     def _heard(self, line: Line) -> None:
         """A quarantine holds at once: the stream is cut, and stays refused."""
         if line.machine == enrolment.MACHINE.name and line.dest == enrolment.State.QUARANTINED.value:
             self._sessions.quarantine(line.subject, line.reason or "an operator said so")
+
+    def stop(self) -> None:
+        """Nothing that is heard is followed any more."""
+        self._follow.stop()
+
+    def _heard_of_others(self, line: Line) -> None:
+        self._heard(line)
+        self._follow.heard(line)
 
     # ---- enrolment
 
@@ -130,7 +140,7 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
                 reader.cancel()
         finally:
             if self._sessions.remove(session):
-                self._agents.closed(session.instance_id)
+                self._agents.closed(session.agent_id, session.instance_id)
 
     async def _write(self, session: Session, context: Context) -> None:
         while True:
@@ -248,7 +258,7 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
             if agent is None or instance is None or instance["deleted_at"] is not None:
                 raise NotSignedIn("this gateway is not enrolled here any more")
             if claims.generation < agent["generation"]:
-                if self._sessions.is_live(claims.agent_id):
+                if self._sessions.is_connected(agent):
                     raise self._sessions.clone()
                 raise NotSignedIn("these credentials were replaced by newer ones")
             if agent["state"] == enrolment.State.QUARANTINED.value:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.errors import Forbidden
-from mcpg.store import reads
+from mcpg.store import reads, writes
 from mcpg.store.database import Database
 
 
@@ -56,10 +58,16 @@ def config_update(config_hash: str, rendered: str) -> pb.ServerMessage:
 
 
 class Sessions:
-    """Implements Fleet. At most one session an agent; the newest wins among equals, an older generation never."""
+    """
+    Implements Fleet. At most one session an agent; the newest wins among equals, an older generation never.
 
-    def __init__(self, db: Database) -> None:
+    `epoch` is this start's, and `is_living` says of another's whether that control plane lives: its channels count too.
+    """
+
+    def __init__(self, db: Database, epoch: str = "", is_living: Callable[[str], bool] = lambda _: False) -> None:
         self._db = db
+        self._epoch = epoch
+        self._is_living = is_living
         self._again: set[asyncio.Task[None]] = set()
         self._by_agent: dict[str, Session] = {}
         self._by_instance: dict[str, set[Session]] = {}
@@ -108,11 +116,42 @@ class Sessions:
 
     # ---- Fleet
 
-    def connected(self, instance_id: str) -> int:
-        return len(self._by_instance.get(instance_id, ()))
+    def holds(self, instance_id: str) -> bool:
+        """Whether a channel of its agents is open here."""
+        return instance_id in self._by_instance
+
+    async def connected(self, instance_id: str) -> int:
+        here = self._by_instance.get(instance_id, ())
+        agents = await reads.agents(self._db, instance_id)
+        return len(here) + sum(self._is_elsewhere(a) for a in agents if a["id"] not in self._by_agent)
 
     def is_live(self, agent_id: str) -> bool:
         return agent_id in self._by_agent
+
+    def is_connected(self, agent: Mapping[str, Any]) -> bool:
+        return agent["id"] in self._by_agent or self._is_elsewhere(agent)
+
+    def _is_elsewhere(self, agent: Mapping[str, Any]) -> bool:
+        epoch = agent["session_epoch"]
+        return epoch is not None and epoch != self._epoch and self._is_living(epoch)
+
+    async def settle(self) -> None:
+        """What a write that was lost, or a gateway that connected to another replica, left behind."""
+        rows = set(await reads.agents_held_by(self._db, self._epoch))
+        closed = [writes.session_closed(a, self._epoch) for a in rows if a not in self._by_agent]
+        for agent_id in [a for a in self._by_agent if a not in rows]:
+            agent = await reads.find_agent(self._db, agent_id)
+            session = self._by_agent.get(agent_id)
+            if agent is None or session is None:
+                continue
+            if self._is_elsewhere(agent):
+                session.outbox.put_nowait(
+                    Close(grpc.StatusCode.ABORTED, "the same gateway connected to another replica")
+                )
+            elif agent["session_epoch"] != self._epoch:
+                closed.append(writes.session_opened(agent_id, self._epoch))
+        if closed:
+            await self._db.writer.execute(*closed)
 
     async def push(self, instance_id: str) -> int:
         """

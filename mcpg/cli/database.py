@@ -36,8 +36,8 @@ def place(db_url: str, state_dir: Path, record: dict[str, Any]) -> Place:
     A sqlite URL is read as the server reads it (mcpg/store/database.py, `sqlite_path`).
     """
     if not db_url:
-        path = str(record.get("db_path") or state_dir / "cp-state.db")
-        return Place(None, _without_secrets(path)) if "://" in path else Place(Path(path), path)
+        found = str(record.get("db_path") or state_dir / "cp-state.db")
+        return Place(None, _without_secrets(found)) if "://" in found else Place(Path(found), found)
     scheme, _, rest = db_url.partition(":")
     name = rest.removeprefix("//").partition("?")[0]
     if scheme != "sqlite" or not name or name == ":memory:":

@@ -77,6 +77,18 @@ SERVER = (
         env=_cp("GATEWAY_BIN"),
     ),
     Option(
+        "--gateways-dir",
+        "directory of local gateways' files; replicas on one machine share it; empty: <state-dir>/gateways",
+        metavar="PATH",
+        env=_cp("GATEWAYS_DIR"),
+    ),
+    Option(
+        "--external-grpc-url",
+        "URL under which gateways reach the gRPC port, e.g. of a load balancer; empty: from bind",
+        metavar="URL",
+        env=_cp("EXTERNAL_GRPC_URL"),
+    ),
+    Option(
         "--local-gateways-max",
         "places in the cluster `local`",
         kind="int",

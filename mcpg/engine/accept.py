@@ -92,8 +92,8 @@ def scope_of(row: Row) -> Scope:
 
 
 def needs_provisioner(engine: Core) -> None:
-    """Raises NoProvisioner where nothing can be started."""
-    if engine.provisioner is None:
+    """Raises NoProvisioner where nothing can be started, neither here nor by another replica."""
+    if engine.provisioner is None and not engine.leases.others_run_gateways():
         raise NoProvisioner(
             "this control plane creates no gateways",
             cause="it runs with --provisioner none",
@@ -118,7 +118,7 @@ async def accept(
 ) -> Operation:  # fmt: skip
     """Write it down, with what it claims; the engine drives it from there. Raises what a companion refuses with, KeyRace."""
     # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
-    begin = Fire(op.table, op.id, event, op.actor, facts=facts, claim=engine.epoch)
+    begin = Fire(op.table, op.id, event, op.actor, facts=facts, claim=engine.leases.claim)
     unit = [birth_of(op, key, retry_of=retry_of), *also, begin]
     accepted = (await engine.db.writer.submit(unit))[-1]
     op.state, op.version = accepted.dest, accepted.seq

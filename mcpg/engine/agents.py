@@ -14,26 +14,21 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from mcpg.engine.clocks import Clocks, Later, on_the_loop
 from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited
 from mcpg.errors import Conflict, Forbidden, NotFound, NotSignedIn, Refused, Unavailable
 from mcpg.machines import enrolment
-from mcpg.machines.enrolment import STALE_AFTER_S, Event, State
+from mcpg.machines.enrolment import Event, State
 from mcpg.store import reads, writes
 from mcpg.store.clock import short_id, uuid7
-from mcpg.store.journal import Also, Birth, Fire, Line, Step, canonical
+from mcpg.store.journal import Also, Birth, Fire, Step, canonical
 
 log = logging.getLogger("mcpg.agents")
 
-FLUSH_S = 5.0
-_CLOCKS = {  # seconds of silence until the machine moves, counted from entering the state
-    State.ENROLLING.value: enrolment.ENROL_WITHIN_S,
-    State.ONLINE.value: STALE_AFTER_S,
-    State.STALE.value: enrolment.DEPARTED_AFTER_S - STALE_AFTER_S,
-}
 REPLICA_TOKEN_S = 3600  # a replica enrols within seconds; its token may be presented again by the same replica
 
 Row = dict[str, Any]
@@ -57,29 +52,6 @@ class Introduction:
     host: dict[str, Any]
 
 
-class Timer(Protocol):
-    """What was put off, and can be called off."""
-
-    def cancel(self) -> None: ...
-
-
-Later = Callable[[float, Callable[[], None]], Timer]  # seconds, and what to call then
-
-
-def _on_the_loop(seconds: float, call: Callable[[], None]) -> Timer:
-    return asyncio.get_running_loop().call_later(seconds, call)
-
-
-@dataclass(slots=True)
-class _Presence:
-    """One agent as this process last heard it."""
-
-    instance_id: str
-    state: str
-    heard_at: int
-    timer: Timer | None = None
-
-
 def nonce_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
@@ -87,29 +59,13 @@ def nonce_hash(token: str) -> str:
 class Agents:
     """`later` is the timer of the same clock as `engine.clock`."""
 
-    def __init__(self, engine: Core, *, enrol_base: Callable[[], str], later: Later = _on_the_loop) -> None:
+    def __init__(self, engine: Core, *, enrol_base: Callable[[], str], later: Later = on_the_loop) -> None:
         self._engine = engine
         self._enrol_base = enrol_base
-        self._later = later
-        self._presence: dict[str, _Presence] = {}
-        self._unsaved: dict[str, int] = {}
-        self._flush: Timer | None = None
-
-    async def start(self) -> None:
-        """Arm a clock for every agent that has one running."""
-        now = self._engine.clock()
-        for row in await reads.living_agents(self._engine.db):
-            heard = now  # silence while nobody listened is no evidence
-            self._presence[row["id"]] = _Presence(row["instance_id"], row["state"], heard)
-            self._arm(row["id"], self._left(row["state"], row["deadline_at"], now))
-
-    async def stop(self) -> None:
-        for p in self._presence.values():
-            if p.timer is not None:
-                p.timer.cancel()
-        if self._flush is not None:
-            self._flush.cancel()
-        await self._save()
+        self._clocks = Clocks(engine, later)
+        self.start, self.stop, self.sweep = self._clocks.start, self._clocks.stop, self._clocks.sweep
+        self.on_line, self.on_line_of_others = self._clocks.on_line, self._clocks.on_line_of_others
+        self.last_heard = self._clocks.last_heard
 
     # ---- tokens
 
@@ -173,7 +129,7 @@ class Agents:
 
     def _is_same(self, token: Row, agent: Row, who: Introduction) -> bool:
         """Whether who registers is the agent that used this token before, by everything we can see."""
-        if agent["is_gone"] or agent["instance_uid"] != who.uid or self._engine.fleet.is_live(agent["id"]):
+        if agent["is_gone"] or agent["instance_uid"] != who.uid or self._engine.fleet.is_connected(agent):
             return False
         seen = agent["last_seen_at"] is not None or self.last_heard(agent["id"]) is not None
         return bool(token["one_shot"]) or seen
@@ -243,22 +199,26 @@ class Agents:
             raise NotFound("this gateway is not enrolled here any more")
         if agent["state"] == State.QUARANTINED.value:
             raise Forbidden("this gateway is quarantined", cause="an operator said so")
-        self._hear(agent_id, agent["instance_id"], agent["state"])
-        await self._fire(agent_id, Event.CHANNEL_OPENED, f"agent:{agent['instance_uid']}")
+        self._clocks.hear(agent)
+        await asyncio.gather(  # one commit
+            self._engine.db.writer.execute(writes.session_opened(agent_id, self._engine.epoch)),
+            self._fire(agent_id, Event.CHANNEL_OPENED, f"agent:{agent['instance_uid']}"),
+        )
+        self._clocks.mind(agent_id)
         self._engine.evidence(agent["instance_id"])
 
     async def heard(self, agent_id: str) -> None:
         """A heartbeat, or anything that proves life. No write while nothing changes."""
-        presence = self._presence.get(agent_id)
+        presence = self._clocks.presence.get(agent_id)
         if presence is None:
             agent = await reads.find_agent(self._engine.db, agent_id)
             if agent is None:
                 return
-            if agent["state"] == State.DEPARTED.value and self._engine.fleet.is_live(agent_id):
+            if agent["state"] == State.DEPARTED.value and self._engine.fleet.is_connected(agent):
                 return  # it departed with its channel open: what still comes out of it was said before
-            presence = self._hear(agent_id, agent["instance_id"], agent["state"])
+            presence = self._clocks.hear(agent)
         else:
-            self._hear(agent_id, presence.instance_id, presence.state)
+            self._clocks.heard_now(agent_id, presence)
         if presence.state not in (State.ONLINE.value, State.QUARANTINED.value):
             await self._fire(agent_id, Event.HEARTBEAT, "agent")
 
@@ -266,7 +226,7 @@ class Agents:
         """The only proof of what is applied."""
         write = writes.acked(agent_id, config_hash) if ok else writes.rejected(agent_id, config_hash, words)
         await self._engine.db.writer.execute(write)
-        presence = self._presence.get(agent_id)
+        presence = self._clocks.presence.get(agent_id)
         if presence is not None:
             self._engine.evidence(presence.instance_id)
 
@@ -274,9 +234,18 @@ class Agents:
         """What a StatusReport echoes as received: shown, never believed."""
         await self._engine.db.writer.execute(writes.reported(agent_id, received_hash))
 
-    def closed(self, instance_id: str) -> None:
+    def closed(self, agent_id: str, instance_id: str) -> None:
         """A channel of its is gone, also of an agent already departed; the clock runs from the last thing heard."""
-        self._engine.evidence(instance_id)
+        self._engine.aside(self._closed(agent_id, instance_id))
+
+    async def _closed(self, agent_id: str, instance_id: str) -> None:
+        try:
+            if not self._engine.fleet.is_live(agent_id):  # it may be back already
+                await self._engine.db.writer.execute(writes.session_closed(agent_id, self._engine.epoch))
+        except Unavailable as exc:
+            log.warning("that the channel of agent %s closed was not written down: %s", agent_id, exc.cause)
+        finally:
+            self._engine.evidence(instance_id)
 
     async def deregistered(self, agent_id: str, reason: str) -> None:
         """
@@ -299,67 +268,9 @@ class Agents:
                     agent["id"], Event.EXITED, self._engine.provisioner_name, reason=reason, active_hash=""
                 )
 
-    # ---- clocks
-
-    def _hear(self, agent_id: str, instance_id: str, state: str) -> _Presence:
-        now = self._engine.clock()
-        presence = self._presence.get(agent_id)
-        if presence is None:
-            presence = self._presence[agent_id] = _Presence(instance_id, state, now)
-        presence.heard_at = self._unsaved[agent_id] = now
-        if self._flush is None:
-            self._flush = self._later(FLUSH_S, lambda: self._engine.aside(self._save()))
-        return presence
-
-    async def _save(self) -> None:
-        self._flush = None
-        unsaved, self._unsaved = self._unsaved, {}
-        if not unsaved:
-            return
-        try:
-            await self._engine.db.writer.execute(*writes.seen(list(unsaved.items())))
-        except Unavailable as exc:
-            log.warning("when %d agents were last heard was not saved: %s", len(unsaved), exc.cause)
-            self._unsaved = unsaved | self._unsaved
-
-    def last_heard(self, agent_id: str) -> int | None:
-        """When this process last heard the agent, newer than the row's `last_seen_at`; None when it did not."""
-        return self._unsaved.get(agent_id)
-
-    @staticmethod
-    def _left(state: str, deadline_at: int | None, now: int) -> float:
-        if state == State.ENROLLING.value and deadline_at is not None:
-            return max(0.0, (deadline_at - now) / 1e6)
-        return STALE_AFTER_S
-
-    def _arm(self, agent_id: str, seconds: float) -> None:
-        presence = self._presence[agent_id]
-        if presence.timer is not None:
-            presence.timer.cancel()
-        presence.timer = self._later(seconds, lambda: self._engine.aside(self._silence(agent_id)))
-
-    async def _silence(self, agent_id: str) -> None:
-        """A clock ran out: either it was heard meanwhile, and the clock is set anew, or the machine moves."""
-        presence = self._presence.get(agent_id)
-        if presence is None:
-            return
-        now = self._engine.clock()
-        if self._engine.fleet.is_live(agent_id):
-            self._arm(agent_id, STALE_AFTER_S)
-            return
-        if presence.state == State.ENROLLING.value:
-            await self._fire(agent_id, Event.EXPIRED, "engine", reason="never seen on a channel")
-            return
-        after = STALE_AFTER_S if presence.state == State.ONLINE.value else enrolment.DEPARTED_AFTER_S
-        silent = (now - presence.heard_at) / 1e6
-        if silent < after:
-            self._arm(agent_id, after - silent)
-            return
-        await self._fire(agent_id, Event.MISSED, "engine", reason=f"nothing heard for {silent:.0f} s")
-
     async def _fire(self, agent_id: str, event: Event, actor: str, *, reason: str = "", **columns: str) -> None:
         """Raise *event* where the agent's state has it; elsewhere it is no news."""
-        presence = self._presence.get(agent_id)
+        presence = self._clocks.presence.get(agent_id)
         if presence is not None and event.value not in enrolment.MACHINE.allowed(presence.state):
             return
         try:
@@ -368,29 +279,3 @@ class Agents:
             )
         except Refused as exc:
             log.debug("agent %s: %s", agent_id, exc.what)
-
-    def on_line(self, line: Line) -> None:
-        """Every move of an agent, whoever made it, is heard here: presence and clocks follow the journal."""
-        if line.machine != enrolment.MACHINE.name:
-            return
-        presence = self._presence.get(line.subject)
-        if line.event == Event.REGISTER.value:
-            presence = self._presence[line.subject] = _Presence(line.data["instance_id"], line.dest, line.at)
-        if presence is None:
-            if line.dest in _CLOCKS:  # a departed or quarantined agent is not kept in mind; now its clock runs again
-                self._engine.aside(self._remember(line.subject))
-            return
-        presence.state = line.dest
-        if line.dest in _CLOCKS:
-            self._arm(line.subject, _CLOCKS[line.dest])
-        else:
-            if presence.timer is not None:
-                presence.timer.cancel()
-            del self._presence[line.subject]
-        self._engine.evidence(presence.instance_id)
-
-    async def _remember(self, agent_id: str) -> None:
-        row = await reads.find_agent(self._engine.db, agent_id)
-        if row is not None and row["state"] in _CLOCKS and agent_id not in self._presence:
-            self._presence[agent_id] = _Presence(row["instance_id"], row["state"], self._engine.clock())
-            self._arm(agent_id, _CLOCKS[row["state"]])

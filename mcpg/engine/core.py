@@ -13,7 +13,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from mcpg import __version__
 from mcpg.engine.bus import Bus
+from mcpg.engine.feed import Feed
+from mcpg.engine.leases import Leases
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited, Fleet, Provisioner
 from mcpg.engine.reach import Reach
@@ -22,6 +25,7 @@ from mcpg.engine.sizes import DEFAULT, Sizes, parse
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.database import Database
 from mcpg.store.journal import Timeout
+from mcpg.store.lease import Myself
 
 log = logging.getLogger("mcpg.engine")
 
@@ -38,10 +42,15 @@ class Scope:
         return f"{self.org}/{self.workspace}/{self.environment}"
 
 
+def new_epoch() -> str:
+    return f"e-{secrets.token_hex(8)}"
+
+
 class Core:
     """
-    `epoch` is this start's identity: who holds a lease, never a host name. `exits` holds, by instance and replica, an end
-    that no operation has dealt with yet. `mint` makes the enrolment URL of one replica. `sizes` is what a replica takes.
+    `me` says which replica of the control plane this is; with `shared`, others may be on the same database. `epoch` is this
+    start's identity: who holds a lease, never a host name. `exits` holds, by instance and replica, an end that no operation
+    has dealt with yet. `mint` makes the enrolment URL of one replica. `sizes` is what a replica takes.
     """
 
     fleet: Fleet
@@ -55,23 +64,39 @@ class Core:
         timeout: Timeout,
         clock: Clock = now_us,
         sizes: Sizes | None = None,
+        me: Myself | None = None,
+        shared: bool = False,
     ) -> None:
         self.db = db
         self.provisioner = provisioner
         self.clock = clock
         self.timeout = timeout
-        self.epoch = f"e-{secrets.token_hex(8)}"
+        me = me or Myself("rep-alone", new_epoch(), "", 0, __version__, "", "", self.provisioner_name)
+        self.epoch = me.epoch
+        self.leases = Leases(db, me, clock, shared=shared, runs_gateways=provisioner is not None)
+        self.feed = Feed(db, me.epoch)
         self.bus = Bus()
         self.sizes = sizes or parse(DEFAULT)
-        self.reach = Reach(db, provisioner, clock)
+        self.reach = Reach(db, provisioner, clock, speaks=provisioner is not None or not shared)
         self.rooms = Rooms(db, self.reach, clock)
         self.exits: dict[str, dict[int, Exited]] = {}
+        self.stranded: dict[str, frozenset[int]] = {}
         self._awaited: dict[str, set[asyncio.Event]] = {}
         self._side: set[asyncio.Task[None]] = set()
 
     @property
     def provisioner_name(self) -> str:
         return self.provisioner.name if self.provisioner is not None else "none"
+
+    def adrift(self, instance_id: str) -> frozenset[int]:
+        """
+        Numbers of the instance's replicas that dial a control plane that is gone: see adrift.py. Those that have been so for
+        long, on an instance that nobody works on, are in `stranded`.
+        """
+        if not self.leases.shared or self.provisioner is None:
+            return frozenset()
+        dialled = self.provisioner.dials(instance_id)
+        return frozenset(number for number, url in dialled.items() if not self.leases.serves(url))
 
     def evidence(self, instance_id: str) -> None:
         """Something about this instance changed: whoever waits for it looks again. The engine's drivers hear it too."""

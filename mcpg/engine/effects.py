@@ -203,7 +203,7 @@ async def gone(engine: Core, op: Operation) -> Outcome:
     is_ours = instance is None or bool(instance["managed"])
     return Outcome(
         T.GONE,
-        facts=teardown.Seen(connected=engine.fleet.connected(op.instance_id)),
+        facts=teardown.Seen(connected=await engine.fleet.connected(op.instance_id)),
         reason="process gone, no agent connected, room released"
         if is_ours
         else "no agent connected, its credentials are worth nothing",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mcpg.engine import effects, rollcall, rolling, supervision
+from mcpg.engine import adrift, effects, rollcall, rolling, supervision
 from mcpg.engine.core import Core
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.engine.ports import Answer
@@ -64,7 +64,7 @@ async def late(engine: Core, op: Operation, rest: Wait, allowed: str, summary: s
 
 
 async def _look_gone(engine: Core, op: Operation) -> Look:
-    connected = engine.fleet.connected(op.instance_id)
+    connected = await engine.fleet.connected(op.instance_id)
     if connected:
         return Look(summary=f"{connected} agent stream(s) still open")
     return Look(await effects.gone(engine, op))
@@ -105,6 +105,10 @@ async def _look_serving(engine: Core, op: Operation, memory: Memory) -> Look:
             return Look(await _rejected(engine, op, agent))
     seen = _seen(engine, op, now, told, len(memory.served))
     summary = _summary(op, step, now, seen)
+    if (lost := needed & engine.adrift(op.instance_id) - now.serving) and (
+        outcome := await adrift.gather(engine, op, lost, needed, now, seen)
+    ):
+        return Look(outcome)
     if needed <= now.serving:
         if following is not None:
             return Look(_next(op, seen, summary))
@@ -122,7 +126,7 @@ async def _look_serving(engine: Core, op: Operation, memory: Memory) -> Look:
 async def unasked(engine: Core, op: Operation) -> Facts:
     """The facts that a look would begin with. Nobody is asked and nothing written: who answers is not known then."""
     if op.machine == teardown.MACHINE.name:
-        return teardown.Seen(connected=engine.fleet.connected(op.instance_id))
+        return teardown.Seen(connected=await engine.fleet.connected(op.instance_id))
     now = await rollcall.call(engine, op.instance_id, rollcall.NOBODY)
     observes = engine.provisioner is None or engine.provisioner.observes
     if op.machine == recovery.MACHINE.name:

@@ -139,7 +139,7 @@ async def _replicas(engine: Core, op: Operation) -> list[ReplicaSeen]:
         agent = agents.get(number)
         if op.machine == "teardown":
             assert agent is not None  # noqa: S101 - the numbers are its agents'
-            is_open = engine.fleet.is_live(agent["id"])
+            is_open = engine.fleet.is_connected(agent)
             words = "its stream is still open" if is_open else f"gone: {agent['reason'] or agent['state']}"
             out.append(ReplicaSeen(number, not is_open, words, agent["id"], agent["updated_at"]))
         else:
@@ -158,8 +158,7 @@ def _replica(engine: Core, number: int, agent: Row | None, wanted: str) -> Repli
         return ReplicaSeen(number, False, words, name, agent["updated_at"])
     if agent["state"] == enrolment.State.ENROLLING.value:
         return ReplicaSeen(number, False, "has not connected since enrolment", name, agent["created_at"])
-    elsewhere = agent["session_epoch"] not in (None, engine.epoch)
-    if agent["state"] != enrolment.State.ONLINE.value or not (engine.fleet.is_live(name) or elsewhere):
+    if agent["state"] != enrolment.State.ONLINE.value or not engine.fleet.is_connected(agent):
         words = f"is {agent['state']}: no channel is open" + (f" ({agent['reason']})" if agent["reason"] else "")
         return ReplicaSeen(number, False, words, name, agent["last_seen_at"] or agent["updated_at"])
     if agent["active_hash"] != wanted:
@@ -227,12 +226,14 @@ async def _lease(engine: Core, row: Row, table: Table, now: int) -> tuple[str, b
     """In words, whether it is ours, and whether somebody holds it who is alive."""
     owner, until = row["lease_owner"], row["lease_until"]
     if owner is None:
-        needed = row["state"] in table.working
-        return ("nobody holds it" if needed else "none needed in this state"), False, False
+        if row["state"] not in table.driven:
+            return "none needed in this state", False, False
+        could = engine.provisioner is not None or engine.leases.others_run_gateways()
+        return "nobody holds it" + ("" if could else ": no control plane that runs gateways is alive"), False, False
     left = (until or 0) - now
     when = f"for another {left / 1e6:.0f} s" if left > 0 else f"until {-left / 1e6:.0f} s ago"
-    if owner == engine.epoch:
-        return f"this control plane ({owner}), {when}", True, True
+    if owner == engine.epoch:  # which has no need of a term where it is alone
+        return f"this control plane ({owner})" + (f", {when}" if engine.leases.shared else ""), True, True
     holder = await verify.replica_of(engine.db, owner)
     if holder is None:
         return f"a start of a control plane that is over ({owner}), {when}", False, False

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 
-from mcpg.engine import supervision
+from mcpg.engine import adrift, supervision
 from mcpg.engine.agents import Agents
 from mcpg.engine.attempts import Backoff, again, last_words, paused_by
 from mcpg.engine.compensation import compensate
@@ -27,16 +28,18 @@ from mcpg.engine.sizes import Sizes
 from mcpg.errors import Refused, TemporaryError, Unavailable
 from mcpg.machines import TABLES
 from mcpg.machines.table import Wait, Work
-from mcpg.store import reads, writes
+from mcpg.store import reads
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.database import Database
-from mcpg.store.journal import LEASE_S, ROWS, Fire, Line, Timeout
+from mcpg.store.journal import ROWS, Fire, Line, Timeout
+from mcpg.store.lease import Myself
 
 log = logging.getLogger("mcpg.engine")
 
 TROUBLE_CAP_S = 30.0
 STOP_S = 5.0  # for interrupted work to end, when the engine stops
 WORK = {**EFFECTS, "compensate": compensate, "restart": supervision.restart}
+LOOK_AGAIN_S = 1.0  # for evidence that came to another replica, if its word of that was lost
 
 
 class _Driver:
@@ -68,20 +71,27 @@ class Engine(Core):
         timeout: Timeout,
         clock: Clock = now_us,
         sizes: Sizes | None = None,
+        me: Myself | None = None,
+        shared: bool = False,
     ) -> None:
-        super().__init__(db, provisioner, timeout=timeout, clock=clock, sizes=sizes)
+        super().__init__(db, provisioner, timeout=timeout, clock=clock, sizes=sizes, me=me, shared=shared)
         self._drivers: dict[str, _Driver] = {}
         self._by_instance: dict[str, str] = {}
         self._at_work: dict[
             str, set[asyncio.Future[Outcome]]
         ] = {}  # by instance; also what was interrupted, until it ends
         self._stopping = False
-        db.writer.listen(self._heard)
+        db.writer.listeners.add(self._heard, self._heard_of_others)
+        self.leases.driven = self._drivers.keys
+        self.leases.take = lambda row: self.take(Operation.of(row))
+        self.leases.drop = self._drop
+        self.feed.looked_at = self._look_again
+        self.feed.freed = self.leases.hurry
 
     # ---- life
 
     async def start(self) -> None:
-        """Adopt what runs, then take every open operation, whoever left it."""
+        """Adopt what runs, then take every open operation that is ours, or nobody's."""
         missed: list[Exited] = []
         heard = missed.append  # until every open operation is taken, an end is only noted
 
@@ -91,18 +101,17 @@ class Engine(Core):
         if self.provisioner is not None:
             await self.provisioner.start(on_exit)
         await self.reach.start()
-        for row in await reads.open_operations(self.db):
-            op = Operation.of(row)
-            until = self.clock() + int(LEASE_S * 1e6)
-            await self.db.writer.execute(writes.take_over(op.id, op.version, self.epoch, until))
-            self.take(op)
+        for row in await self.leases.start():
+            self.take(Operation.of(row))
         heard = self.on_exit
         for exited in missed:
             self.on_exit(exited)
         self.aside(supervision.sweep(self))
+        if self.leases.shared and self.provisioner is not None:
+            self.aside(adrift.patrol(self))
 
     async def stop(self) -> None:
-        """Stop driving. Rows rest where they are; the next start takes them."""
+        """Stop driving. Rows rest where they are; the next start takes them, or another replica does now."""
         self._stopping = True
         tasks = [d.task for d in self._drivers.values() if d.task] + list(self._side)
         for task in tasks:
@@ -110,13 +119,18 @@ class Engine(Core):
         await asyncio.gather(*tasks, return_exceptions=True)
         if ending := [work for each in self._at_work.values() for work in each]:
             await asyncio.wait(ending, timeout=STOP_S)
+        await self.leases.stop()
+        await self.feed.stop(freed=True)
         await self.reach.stop()
         if self.provisioner is not None:
             await self.provisioner.stop()
 
     def take(self, op: Operation) -> None:
-        """Drive *op* from where it is, unless this process does so already, or the state is somebody else's to leave."""
-        if op.id in self._drivers or op.state not in op.table.driven or self._stopping:
+        """
+        Drive *op* from where it is, unless this process does so already, the state is somebody else's to leave, or another
+        replica has it.
+        """
+        if op.id in self._drivers or op.state not in op.table.driven or self._stopping or not self.leases.holds(op):
             return
         driver = _Driver(op)
         self._set_clock(op)
@@ -128,14 +142,26 @@ class Engine(Core):
         """Whether this process is at that operation now."""
         return operation_id in self._drivers
 
+    def _drop(self, ids: Iterable[str] | None) -> None:
+        """Stop driving: it is, or may be, another's. What an effect has begun is cut short, and found by who goes on."""
+        for operation_id in list(self._drivers if ids is None else ids):
+            driver = self._drivers.get(operation_id)
+            if driver is not None and driver.task is not None:
+                driver.task.cancel()
+
     # ---- what is heard
 
     def evidence(self, instance_id: str) -> None:
-        """Something about this instance changed: whoever waits for it looks again."""
+        """Something about this instance changed: whoever waits for it looks again, here or in another replica."""
         super().evidence(instance_id)
+        if not self._look_again(instance_id):
+            self.feed.look_at(instance_id)
+
+    def _look_again(self, instance_id: str) -> bool:
         driver = self._drivers.get(self._by_instance.get(instance_id, ""))
         if driver is not None:
             driver.wake.set()
+        return driver is not None
 
     def on_exit(self, exited: Exited) -> None:
         """A replica's process ended by itself: its agent departs, and an operation that needs it fails."""
@@ -167,8 +193,18 @@ class Engine(Core):
         if op.instance_id in self.exits or line.dest in op.table.failure_values:
             self.aside(supervision.look_after(self, op.instance_id))
 
+    def _heard_of_others(self, line: Line) -> None:
+        """A line of another replica. What it drives is its own; what we drive may have been moved by it."""
+        self.bus.publish(line)
+        self.agents.on_line_of_others(line)
+        self.rooms.on_line(line)
+        driver = self._drivers.get(line.subject)
+        if driver is not None and line.seq > driver.op.version:
+            driver.heard = line.seq
+            driver.wake.set()
+
     async def _adopt(self, operation_id: str) -> None:
-        """A row came to rest where the engine moves it on: whoever wrote the line, and whether or not they still wait."""
+        """A row came to rest where the engine moves it on: whoever asked for it, and whether or not they still wait."""
         row = await reads.find_operation(self.db, operation_id)
         if row is not None:
             self.take(Operation.of(row))
@@ -178,7 +214,7 @@ class Engine(Core):
     async def _run(self, driver: _Driver) -> None:
         op, trouble = driver.op, 0
         try:
-            while not op.is_final:
+            while not op.is_final and self.leases.holds(op):
                 try:
                     if not await self._turn(driver) and not await self._moved_on(driver):
                         return
@@ -227,8 +263,8 @@ class Engine(Core):
         again_at = None if outcome.again_s is None else self.clock() + int(outcome.again_s * 1e6)
         fire = Fire(
             op.table, op.id, outcome.event, "engine", facts=outcome.facts, expect=op.version, reason=outcome.reason,
-            data=outcome.data, sets=outcome.sets | paused_by(op, outcome), claim=self.epoch, again_at=again_at,
-            within_s=outcome.within_s,
+            data=outcome.data, sets=outcome.sets | paused_by(op, outcome), claim=self.epoch, fence=self.epoch,
+            again_at=again_at, within_s=outcome.within_s,
         )  # fmt: skip
         try:
             [moved, *_] = await self.db.writer.submit([fire, *outcome.also])
@@ -249,6 +285,7 @@ class Engine(Core):
     async def _reload(self, op: Operation) -> None:
         row = await reads.find_operation(self.db, op.id)
         assert row is not None  # noqa: S101 - operations are never deleted
+        op.lease_owner = row["lease_owner"]
         if (row["state"], row["version"]) != (op.state, op.version):
             op.state, op.version, op.deadline_at = row["state"], row["version"], row["deadline_at"]
             op.attempt, op.next_attempt_at = row["attempt"], row["next_attempt_at"]
@@ -389,7 +426,8 @@ class Engine(Core):
             left = self._left(op)
             if left == 0.0 and rest.late is not None:
                 return await late(self, op, rest, self._allowed(op), found.summary)
-            waits = [w for w in (left, found.again_s) if w is not None]
+            again = LOOK_AGAIN_S if self.leases.shared else None
+            waits = [w for w in (left, found.again_s, again) if w is not None]
             try:
                 async with asyncio.timeout(min(waits) if waits else None):
                     await driver.wake.wait()

@@ -36,6 +36,7 @@ class Operation:
     cancelled: bool = False
     step: int = 0
     paused_in: str = ""
+    lease_owner: str | None = None
     ends: float | None = None  # its state's deadline on the monotonic clock of the event loop that drives it
     due: float | None = None  # and when an attempt that was put off is made
 

@@ -9,9 +9,9 @@ when it cannot; any other exception is treated as permanent and its words are sh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,9 @@ class Provisioner(Protocol):
     async def alive(self, instance_id: str) -> frozenset[int] | None:
         """Which replicas have a process now; None for an instance of which nothing is known here."""
 
+    def dials(self, instance_id: str) -> dict[int, str]:
+        """Of the replicas that run, the gRPC URL of the control plane that each was told of, where that is known. Cheap."""
+
     async def keep(self, instance_id: str, config: str) -> None:
         """`config` was acknowledged as active: from now on it is what a replica boots with."""
 
@@ -118,13 +121,22 @@ class Provisioner(Protocol):
 
 
 class Fleet(Protocol):
-    """The agents that are connected to this process now."""
+    """
+    The agents that are connected now, to whichever replica of the control plane. What is asked of them (`push`, `cut`,
+    `drain`) is done here for those connected here; another replica does it when it hears of the operation.
+    """
 
-    def connected(self, instance_id: str) -> int:
-        """Open channels of the instance's agents."""
+    async def connected(self, instance_id: str) -> int:
+        """Open channels of the instance's agents, wherever they are."""
 
     def is_live(self, agent_id: str) -> bool:
-        """Whether this agent has a channel open."""
+        """Whether this agent has a channel open to this process."""
+
+    def is_connected(self, agent: Mapping[str, Any]) -> bool:
+        """Whether the agent of this row has a channel open, here or to another replica that lives."""
+
+    async def settle(self) -> None:
+        """Make the rows say which channels are held here, and end those that another replica holds by now."""
 
     async def push(self, instance_id: str) -> int:
         """Send the assigned config to those connected that have not acknowledged it; how many were sent to."""

@@ -28,11 +28,16 @@ ELSEWHERE = {"kubernetes": "this version has no kubernetes provisioner"}
 
 
 class Reach:
-    """`changed` is told the id of each cluster that became reachable or stopped being so."""
+    """
+    `changed` is told the id of each cluster that became reachable or stopped being so. One that does not *speak* leaves it
+    to other replicas to say what they can start.
+    """
 
-    def __init__(self, db: Database, provisioner: Provisioner | None, clock: Clock) -> None:
+    def __init__(self, db: Database, provisioner: Provisioner | None, clock: Clock, *, speaks: bool = True) -> None:
         self._db = db
         self._provisioner = provisioner
+        self._speaks = speaks
+        self._last: str | None = None
         self._clock = clock
         self._seen_at: int | None = None  # when the provisioner last said that it could
         self._reason: str | None = None  # its last answer
@@ -89,7 +94,13 @@ class Reach:
     async def _write(self, reason: str) -> None:
         """News at once, the age of the evidence once a minute."""
         due = self._clock() - self._saved_at >= SAVE_S * 1e6
+        if not self._speaks:
+            return
         rows = await fleet.probed_clusters(self._db, HERE)
+        if reason != self._last:  # also when another replica has written it already
+            self._last = reason
+            for row in rows:
+                self.changed(row["id"])
         news = [r for r in rows if (bool(r["reachable"]), r["reason"]) != (not reason, reason)]
         wanted = rows if due and not reason else news
         if not wanted:
@@ -114,5 +125,7 @@ class Reach:
 
     async def first(self, provisioner: str) -> tuple[bool, str, int | None]:
         """What is known of a cluster that is registered now: reachable, why not, last seen."""
+        if not self._speaks and provisioner == HERE:
+            return True, "", None  # until a replica that can start gateways has looked
         reason = ELSEWHERE[provisioner] if provisioner in ELSEWHERE else await self._ask()
         return not reason, reason, None if reason else self._clock()

@@ -269,7 +269,7 @@ async def _delete(
             await engine.db.writer.fire(
                 Fire(
                     teardown.MACHINE, held["id"], teardown.Event.RESUME, actor, expect=held["version"],
-                    reason="deleted again", claim=engine.epoch,
+                    reason="deleted again", claim=engine.leases.claim,
                 )
             )  # fmt: skip
             return Operation.of(held)

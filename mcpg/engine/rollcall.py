@@ -58,7 +58,7 @@ async def call(engine: Core, instance_id: str, needed: frozenset[int] = frozense
         return Rollcall(frozenset(), frozenset(), ())
     wanted = {a["replica"]: reads.assigned(instance, a["replica"])[1] for a in agents}
     is_online = enrolment.State.ONLINE.value
-    online = [a for a in agents if a["state"] == is_online and engine.fleet.is_live(a["id"])]
+    online = [a for a in agents if a["state"] == is_online and engine.fleet.is_connected(a)]
     active = frozenset(a["replica"] for a in online if a["active_hash"] == wanted[a["replica"]])
     refused = tuple(a for a in agents if a["rejected_hash"] and a["rejected_hash"] == wanted[a["replica"]])
     answers: tuple[Answer, ...] = ()

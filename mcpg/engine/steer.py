@@ -188,9 +188,8 @@ async def _fire(
 ) -> None:  # fmt: skip
     """Whoever drives the row goes on driving it: its lease stays."""
     table = TABLES[row["machine"]]
-    is_leased = row["lease_owner"] is not None and (row["lease_until"] or 0) > engine.clock()
     fire = Fire(
         table, row["id"], table.events(event), actor, facts=facts, expect=row["version"], reason=words,
-        data=data or {}, sets=sets or {}, claim=row["lease_owner"] if is_leased else engine.epoch,
+        data=data or {}, sets=sets or {}, claim=engine.leases.claim,
     )  # fmt: skip
     await engine.db.writer.fire(fire, *also)

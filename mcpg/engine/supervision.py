@@ -107,8 +107,9 @@ async def _begin(
     was = (last["machine"], last["state"]) if last is not None else ("", "")
     if was == (recovery.MACHINE.name, State.CANCELLED.value) and retry_of is None:
         return None
-    ends = 1 + await _remembered(engine, last)
-    why = _why(engine, row, down)
+    is_stranded = down <= engine.stranded.get(instance_id, frozenset())
+    ends = 0 if is_stranded else 1 + await _remembered(engine, last)
+    why = f"replica {min(down)} dials a control plane that is gone" if is_stranded else _why(engine, row, down)
     operation_id, scope, name = short_id("op-"), scope_of(row), row["name"] or row["instance_uid"]
     digest = body_hash(scope, KIND, {"operation": operation_id})  # like no request
     op = new_operation(
@@ -124,7 +125,7 @@ async def _begin(
             writes.occupy_instance(row["id"], op.id, name),
             Fire(
                 recovery.MACHINE, op.id, Event.ACCEPT, actor, facts=facts, reason=words, data=more,
-                within_s=pause_s(ends), claim=engine.epoch,
+                within_s=pause_s(ends), claim=engine.leases.claim,
             ),
         ]
     )  # fmt: skip
@@ -132,12 +133,16 @@ async def _begin(
 
 
 async def _down(engine: Core, row: Row) -> frozenset[int]:
-    """The replicas that should run and do not. Of what the provisioner does not know, those that were seen to end."""
+    """
+    The replicas that should run and do not; where all run, one that nobody can reach. Of what the provisioner does not
+    know, those that were seen to end.
+    """
     assert engine.provisioner is not None  # noqa: S101 - the caller looked
     wanted = frozenset(range(1, row["spec"]["replicas"] + 1))
     running = await engine.provisioner.alive(row["id"])
     if running is not None:
-        return wanted - running
+        stranded = sorted(wanted & running & engine.stranded.get(row["id"], frozenset()))
+        return wanted - running or frozenset(stranded[:1])
     return wanted & frozenset(engine.exits.get(row["id"], ()))
 
 
@@ -218,7 +223,9 @@ async def restart(engine: Core, op: Operation) -> Outcome:
     number = sum(line.dest == here and line.source != here for line in lines)
     engine.exits.pop(op.instance_id, None)  # ends before this start say nothing about it
     try:
-        placed, _ = await rolling.converge(engine, op, op.spec["replicas"], f"{op.id}-{number}", stops=False)
+        lost = engine.adrift(op.instance_id)  # they serve, though nobody can reach them: not more than one is touched
+        only = frozenset(range(1, op.spec["replicas"] + 1)) - lost | {min(lost)} if lost else None
+        placed, _ = await rolling.converge(engine, op, op.spec["replicas"], f"{op.id}-{number}", only=only, stops=False)
     except (TemporaryError, Unavailable):
         raise
     except Exception as exc:  # noqa: BLE001 - whatever it was: it did not start, and that counts

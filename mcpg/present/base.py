@@ -18,11 +18,12 @@ Row = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Live:
     """
-    What this process knows now, beyond the rows: of agents their open channels, when each was last heard, and how many
-    are connected; of provisioners when each could last start a gateway. Times in microseconds, or None.
+    What this process knows now, beyond the rows: of an agent (its row) whether it is connected, to whichever replica;
+    when each was last heard, and how many are connected; of provisioners when each could last start a gateway. Times
+    in microseconds, or None.
     """
 
-    is_live: Callable[[str], bool]
+    is_connected: Callable[[Row], bool]
     last_heard: Callable[[str], int | None]
     cluster_seen: Callable[[str], int | None] = lambda _: None
     connected: Callable[[], int] = lambda: 0

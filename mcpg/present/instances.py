@@ -68,14 +68,14 @@ def _down_since(agents: Sequence[Row], replicas: int) -> datetime | None:
 
 def _is_quiet(row: Row, live: Live) -> bool:
     """Still online by its last heartbeat, but not connected now."""
-    return row["state"] == State.ONLINE.value and not live.is_live(row["id"])
+    return row["state"] == State.ONLINE.value and not live.is_connected(row)
 
 
 def _agent(row: Row, assigned: str, live: Live) -> Agent:
     return Agent(
         id=row["id"], replica=row["replica"], state=row["state"], version=row["software"],
         reason=row["reason"] or ("no channel is open" if _is_quiet(row, live) else ""),
-        connected=live.is_live(row["id"]), last_seen_at=when(live.last_heard(row["id"]) or row["last_seen_at"]),
+        connected=live.is_connected(row), last_seen_at=when(live.last_heard(row["id"]) or row["last_seen_at"]),
         assigned_hash=assigned, active_hash=row["active_hash"], received_hash=row["received_hash"],
         rejected_hash=row["rejected_hash"], config_error=row["config_error"],
     )  # fmt: skip

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import shutil
 import socket
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -27,6 +26,7 @@ from mcpg.host.loopback import ask_health, reserve
 from mcpg.host.processes import Record, Watch
 from mcpg.host.words import redact, says_port_taken
 from mcpg.provisioners import attachment
+from mcpg.provisioners.locks import Locks
 from mcpg.provisioners.replica import Ended, Replica, Shelf, write
 
 log = logging.getLogger("mcpg.provisioners")
@@ -37,7 +37,12 @@ PORT_ATTEMPTS: Final = 3
 
 
 class Local:
-    """See ports.Provisioner. `gateway_version` is known after `start`, and follows the binary at each start."""
+    """
+    See ports.Provisioner. `gateway_version` is known after `start`, and follows the binary at each start.
+
+    Several control planes on one machine may share *gateways_dir*: each then watches all that runs there. `serves` says
+    whether a control plane lives at a gRPC URL that is not ours.
+    """
 
     name = "local"
     observes = True
@@ -45,14 +50,17 @@ class Local:
     def __init__(
         self,
         *,
-        state_dir: Path,
+        gateways_dir: Path,
         grpc_url: str,
         gateway_bin: str = "",
         stop_grace_s: float = 5.0,
         cache_dirs: tuple[Path, ...] = (),
+        is_shared: bool = False,
     ) -> None:
         self.gateway_version = ""
-        self._shelf = Shelf(state_dir)
+        self.serves: Callable[[str], bool] = lambda _: False
+        self._shelf = Shelf(gateways_dir)
+        self._is_shared = is_shared
         self._grpc_url = grpc_url
         self._gateway_bin = gateway_bin
         self._stop_grace_s = stop_grace_s
@@ -60,7 +68,7 @@ class Local:
         self._on_exit: Callable[[Exited], None] | None = None
         self._watches: dict[tuple[str, int], Watch] = {}
         self._reserved: dict[tuple[str, int], socket.socket] = {}
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._locks = Locks(self._shelf)
 
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
         """Adopt what lives, report what ended meanwhile (at least once: a crash in between repeats it)."""
@@ -69,8 +77,14 @@ class Local:
             await self._find_gateway()
         except PermanentError:
             self.gateway_version = ""  # apply says it, when a gateway is wanted; what runs is looked after meanwhile
+        await self.watch_all()
+
+    async def watch_all(self) -> None:
+        """Watch what another control plane started in this directory meanwhile; report what ended before we could."""
         for replica in self._shelf.everything():
-            await self._living(replica)
+            busy = self._locks.is_here(replica.instance_id) or self._locks.is_elsewhere(replica.instance_id)
+            if replica.key not in self._watches and not busy:
+                await self._living(replica)
 
     async def reach(self) -> str:
         """The state directory can be written, its disk is not full, and there is a program to start."""
@@ -78,11 +92,13 @@ class Local:
             await self._find_gateway()
         except PermanentError as exc:
             return exc.what + (f": {exc.cause}" if exc.cause else "")
+        if self._is_shared:
+            await self.watch_all()
         return self._shelf.why_not()
 
     async def apply(self, order: Order) -> tuple[Placed, ...]:
         """Replicas in parallel; the first failure is raised after every one has come to an end."""
-        async with self._lock(order.instance_id):
+        async with self._locks.hold(order.instance_id):
             known = self._shelf.replicas(order.instance_id)
             surplus = [self._discard(r) for r in known if order.stops and r.number > order.replicas]
             places = [self._place(order, number) for number in range(1, order.replicas + 1)]
@@ -109,9 +125,14 @@ class Local:
         record = processes.read_record(replica.pid_file(operation_id)) if operation_id else None
         return record is not None and processes.is_alive(record.identity, replica.marker)
 
+    def dials(self, instance_id: str) -> dict[int, str]:
+        return {
+            r.number: r.control_plane for r in self._shelf.replicas(instance_id) if r.control_plane and self._runs(r)
+        }
+
     async def keep(self, instance_id: str, config_text: str) -> None:
         """Rewrites the boot files. A running gateway does not read its file again: it got *config_text* by push."""
-        async with self._lock(instance_id):
+        async with self._locks.hold(instance_id):
             for replica in self._shelf.replicas(instance_id):
                 try:
                     bind, control_plane = config.booted(replica.boot_file.read_text(encoding="utf-8"))
@@ -124,13 +145,14 @@ class Local:
 
     async def remove(self, instance_id: str) -> Removed:
         """SIGTERM, after the grace SIGKILL, then the files. Raises TemporaryError for a process that will not die."""
-        async with self._lock(instance_id):
+        async with self._locks.hold(instance_id):
             replicas = self._shelf.replicas(instance_id)
             results = await asyncio.gather(*map(self._stop, replicas), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
             await asyncio.to_thread(_delete, self._shelf.directory(instance_id))
+            self._locks.forget(instance_id)
         ends = [result for result in results if isinstance(result, tuple)]
         return Removed(pids=tuple(pid for pid, _ in ends if pid), detail=_summary([how for _, how in ends if how]))
 
@@ -165,12 +187,17 @@ class Local:
             return _placed(order, replica, watch, started=False) if watch is not None else None
         if watch is not None:
             deaf = processes.listener(replica.port, watch.identity, watch.marker) == "other"
-            if not deaf and replica.control_plane in ("", self._grpc_url):
+            if not deaf and self._is_heard(replica):
                 return _placed(order, replica, watch, started=False)
             await self._end_deaf(replica, watch)  # or it dials where no control plane is any more, and never learns
         elif ended := replica.ended(order.operation_id):
             raise _died(order, number, ended.reason, replica.words(ended.log_offset))
         return await self._start(order, replica)
+
+    def _is_heard(self, replica: Replica) -> bool:
+        """Whether what its process dials is a control plane that lives; unknown is taken for yes."""
+        url = replica.control_plane
+        return url in ("", self._grpc_url) or self.serves(url)
 
     async def _start(self, order: Order, replica: Replica) -> Placed:
         """Launch until it listens, is on its way there, or has ended; on another port when the chosen one was taken."""
@@ -272,7 +299,7 @@ class Local:
         def on_end(watch: Watch, code: int | None) -> None:
             self._watches.pop(replica.key, None)
             self._release(replica.key)
-            if not watch.expected:
+            if not watch.expected and not self._locks.is_elsewhere(replica.instance_id):  # else the next look finds it
                 self._report(replica, operation_id, watch.identity.pid, _reason(code), watch.log_offset)
 
         watch = Watch(record.identity, replica.marker, record.log_offset, on_end, expected=expected)
@@ -300,7 +327,9 @@ class Local:
         words = replica.words(log_offset)
         if self._on_exit is not None:
             self._on_exit(Exited(replica.instance_id, replica.number, pid, reason, words))
-        if replica.directory.is_dir():
+        record = processes.read_record(replica.pid_file(operation_id))
+        is_same = record is None or record.identity.pid == pid  # another control plane may have launched it anew
+        if replica.directory.is_dir() and is_same:
             replica.mark_ended(operation_id, Ended(reason, log_offset))
 
     async def _ask(self, replica: Replica) -> Answer:
@@ -322,13 +351,6 @@ class Local:
     def _release(self, key: tuple[str, int]) -> None:
         if held := self._reserved.pop(key, None):
             held.close()
-
-    def _lock(self, instance_id: str) -> asyncio.Lock:
-        """One caller at a time changes an instance's processes; kept while anybody holds or awaits it."""
-        lock = self._locks.get(instance_id)
-        if lock is None:
-            lock = self._locks[instance_id] = asyncio.Lock()
-        return lock
 
     # -- ending --------------------------------------------------------------------------------------------------------
 

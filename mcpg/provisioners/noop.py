@@ -29,6 +29,9 @@ class Noop:
     async def alive(self, instance_id: str) -> frozenset[int] | None:
         return None
 
+    def dials(self, instance_id: str) -> dict[int, str]:
+        return {}
+
     async def keep(self, instance_id: str, config: str) -> None:
         """Nothing boots."""
 

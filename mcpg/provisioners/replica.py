@@ -1,5 +1,5 @@
 """
-The files of one replica: `<state-dir>/gateways/<instance id>/replica-<n>/`, 0700.
+The files of one replica: `<state-dir>/gateways/<instance id>/replica-<n>/`, 0700; or under --gateways-dir.
 
     gateway.yaml      what it boots from, 0600: for the real gateway it holds the enrolment URL
     port              its port, kept over restarts
@@ -150,10 +150,14 @@ def write(path: Path, text: str) -> None:
 
 
 class Shelf:
-    """Every replica under one state directory."""
+    """Every replica under one directory."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self._root = state_dir / "gateways"
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def root(self) -> Path:
+        return self._root
 
     def why_not(self) -> str:
         """Why nothing could be written there now, or ""; asks the kernel, writes nothing."""

@@ -84,6 +84,8 @@ class Database(ABC):
 
     writer: JournalWriter
 
+    shared = False  # several control planes may work on it at once
+
     def __init__(self, shown: str, orm: TortoiseContext, *, fresh: bool, schema_version: int) -> None:
         self.shown = shown
         self.fresh = fresh

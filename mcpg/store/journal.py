@@ -68,11 +68,12 @@ class Birth:
 @dataclass(frozen=True, slots=True)
 class Fire:
     """
-    One event on one subject. `expect` is the version it was decided on; None takes the row as it is (only for events
-    that are true whatever happened meanwhile). `sets` are further columns of the row. `claim` leases it to an engine
-    epoch in the same statement, so that going on with the next state's work needs no commit of its own. `within_s` is a
-    shorter deadline than the table's for the state that is entered. `again_at` (microseconds) is for a move that stays
-    because an attempt failed: attempts are counted on, and the next is not made before.
+    One event on one subject. `expect` is the version it was decided on; None takes the row as it is (only for
+    events that are true whatever happened meanwhile). `sets` are further columns of the row. `claim` leases a row
+    that nobody holds to an engine epoch in the same statement, so that going on with the next state needs no commit
+    of its own. `fence` is the epoch that drives it: refused when the row is another's by now. `within_s` is a
+    shorter deadline than the table's for the state that is entered. `again_at` (microseconds) is for a move that
+    stays because an attempt failed: attempts are counted on, and the next is not made before.
     """
 
     table: Table
@@ -85,6 +86,7 @@ class Fire:
     data: dict[str, Any] = field(default_factory=dict)
     sets: dict[str, Any] = field(default_factory=dict)
     claim: str | None = None
+    fence: str | None = None
     within_s: float | None = None
     again_at: int | None = None
     counts: dict[str, Ask] = field(default_factory=dict)
@@ -116,7 +118,7 @@ class Line:
 
 Unit = Sequence[Step]
 Timeout = Callable[[Table, str], float | None]  # seconds a row may rest in a state, None for no limit
-LEASE_S = 30.0
+LEASE_S = 10.0  # the arithmetic of leases: lease.py
 
 
 def table_timeout(table: Table, state: str) -> float | None:
@@ -168,6 +170,26 @@ class Head(NamedTuple):
     deadline_at: int | None
     attempt: int
     updated_at: int
+    lease_owner: str | None
+    lease_until: int | None
+
+
+def lease_after(f: Fire, dest: str, owner: str | None, until: int | None, at: int) -> tuple[str | None, int | None]:
+    """
+    Who holds a row after a move, and until when: nobody where no engine moves it on; who held it before, with a new term
+    when it is they who move; who claims it when it was nobody's; else it is free (until 0), and any engine's to take.
+    """
+    if dest not in f.table.driven or ROWS[f.table.name] != "operation":
+        return None, None
+    if f.claim is not None and owner in (None, f.claim):
+        return f.claim, at + int(LEASE_S * 1e6)
+    return (None, 0) if owner is None else (owner, until)
+
+
+def check_fence(f: Fire, owner: str | None) -> None:
+    """Raises Conflict when another epoch has taken the row from the one that moves it, whether or not its term is over."""
+    if f.fence is not None and owner not in (None, f.fence):
+        raise Conflict(f"{f.subject} is not ours to move", cause=f"it is leased to {owner}; we are {f.fence}")
 
 
 HEAD = ",".join(Head._fields)
@@ -198,7 +220,7 @@ class Scribe:
         )
         deadline = self._deadline(b.table, state, at)
         values = (b.subject, state, 1, line.hash, deadline, at, at, *b.columns.values())
-        head = Head(state, 1, line.hash, deadline, 0, at)
+        head = Head(state, 1, line.hash, deadline, 0, at, None, None)
         return Written(line, params, _insert(ROWS[b.table.name], tuple(b.columns)), values, head)
 
     def fire(
@@ -208,7 +230,8 @@ class Scribe:
         row = ROWS[f.table.name]
         if head is None:
             raise NotFound(f"no {row} {f.subject}")
-        source, version, prev, deadline, attempt, before = head
+        check_fence(f, head.lease_owner)
+        source, version, prev, deadline, attempt, before, owner, until = head
         if f.expect is not None and version != f.expect:
             raise Conflict(
                 f"{row} {f.subject} has moved on", cause=f"it is at version {version}, {source}; not at {f.expect}"
@@ -222,18 +245,17 @@ class Scribe:
             if f.within_s is not None:
                 latest = at + int(f.within_s * 1e6)
                 deadline = latest if deadline is None else min(deadline, latest)
-        claim = f.claim if dest in f.table.working else None
+        owner, until = lease_after(f, dest, owner, until, at)
         line, params = _line(
             f.table, f.subject, version + 1, f.event.value, source, dest, f.actor, f.reason,
             facts.as_json(), data, prev, at,
         )  # fmt: skip
-        lease = at + int(LEASE_S * 1e6) if claim else None
         attempt = 0 if f.again_at is None else attempt + 1
         values = (
-            dest, version + 1, line.hash, deadline, claim, lease, attempt, f.again_at, at, *f.sets.values(),
+            dest, version + 1, line.hash, deadline, owner, until, attempt, f.again_at, at, *f.sets.values(),
             f.subject, version,
         )  # fmt: skip
-        after = Head(dest, version + 1, line.hash, deadline, attempt, at)
+        after = Head(dest, version + 1, line.hash, deadline, attempt, at, owner, until)
         return Written(line, params, _update(row, tuple(f.sets)), values, after)
 
     def _now(self, before: int) -> int:

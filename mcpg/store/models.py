@@ -99,7 +99,9 @@ class Operation(MachineRow):
     class Meta:
         table = "operation"
         unique_together = (("org", "idempotency_key"),)
-        indexes = (("finished_at",), ("created_at",), ("org", "created_at"), ("instance_id", "created_at"))
+        indexes = (
+            ("finished_at",), ("created_at",), ("org", "created_at"), ("instance_id", "created_at"), ("lease_until",),
+        )  # fmt: skip
 
 
 class Instance(Model):

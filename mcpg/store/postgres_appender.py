@@ -38,7 +38,9 @@ from mcpg.store.journal import (
 from mcpg.store.sql import access, dollars
 
 Connection = Any  # asyncpg.Connection: it comes without types
-_DECISIVE = re.compile(r"\b(attempt|deadline_at)\s*=")  # columns of a Head that companions may set
+_DECISIVE = re.compile(
+    r"\b(attempt|deadline_at|lease_owner|lease_until)\s*="
+)  # columns of a Head that companions may set
 
 
 class Violation(Exception):

@@ -116,6 +116,8 @@ async def _keep(con: Connection) -> None:
 
 
 class PostgresDatabase(Database):
+    shared = True
+
     def __init__(
         self, url: str, writer: PostgresWriter, pool: asyncpg.Pool, orm: TortoiseContext, *, fresh: bool, version: int
     ) -> None:

@@ -311,6 +311,26 @@ async def living_agents(db: Database) -> list[Row]:
     return await _many(db, "SELECT * FROM agent WHERE state IN ('enrolling','online','stale')")
 
 
+async def silent_agents(
+    db: Database, enrol_by: int, online_since: int, stale_since: int, heard_since: int
+) -> list[Row]:
+    """
+    Agents whose clock has run out: enrolling with a deadline before *enrol_by*; online since before *online_since* and not
+    heard since then; stale since before *stale_since* and not heard since *heard_since*. Microseconds.
+    """
+    return await _many(
+        db, "SELECT * FROM agent WHERE (state='enrolling' AND deadline_at<?1)"
+        " OR (state='online' AND updated_at<?2 AND COALESCE(last_seen_at,0)<?2)"
+        " OR (state='stale' AND updated_at<?3 AND COALESCE(last_seen_at,0)<?4)",
+        enrol_by, online_since, stale_since, heard_since,
+    )  # fmt: skip
+
+
+async def agents_held_by(db: Database, epoch: str) -> list[str]:
+    """Ids of those whose channel a start of a control plane holds."""
+    return [r["id"] for r in await db.many("SELECT id FROM agent WHERE session_epoch=?", epoch)]
+
+
 async def all_agents(db: Database, org_slug: str | None) -> list[Row]:
     return await _many(
         db,
@@ -383,6 +403,39 @@ async def orphans(db: Database) -> list[Row]:
 
 async def find_reservation(db: Database, instance_id: str) -> Row | None:
     return await _one(db, "SELECT * FROM reservation WHERE instance_id=?", instance_id)
+
+
+# ---- replicas of this control plane, and what they drive (lease.py)
+
+
+async def replicas(db: Database) -> list[Row]:
+    """Every control plane that was on this database within a week, by when it started."""
+    return await db.rows("SELECT * FROM replica ORDER BY started_at, id")
+
+
+async def claimable(db: Database, at: int, limit: int, *, runs_gateways: bool) -> list[Row]:
+    """
+    Open operations that nobody drives, the longest free first. One that cannot run gateways takes those only that need
+    no provisioner: of gateways that enrolled themselves.
+    """
+    only = "" if runs_gateways else " AND instance_id IN (SELECT id FROM instance WHERE managed=0)"
+    sql = f"SELECT * FROM operation WHERE lease_until<?{only} ORDER BY lease_until, id LIMIT ?"  # noqa: S608
+    return await _all(db, sql, at, limit)
+
+
+async def leased_to(db: Database, epoch: str) -> list[Row]:
+    return await _many(
+        db, "SELECT * FROM operation WHERE lease_owner=? AND lease_until IS NOT NULL ORDER BY created_at", epoch
+    )
+
+
+async def raw_lines(db: Database, after: int, limit: int) -> list[Row]:
+    """The journal's lines with an id > *after*, in order, as they are stored: `line_of` makes a Line of one."""
+    return await db.rows("SELECT * FROM journal WHERE id>? ORDER BY id LIMIT ?", after, limit)
+
+
+def line_of(raw: Row) -> Line:
+    return _line(_parsed(raw))
 
 
 # ---- the server itself

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 from mcpg.errors import Unavailable
 from mcpg.store.journal import Also, Fire, Line, Unit
+from mcpg.store.listeners import Listener, Listeners
 
-Listener = Callable[[Line], None]
 Waiting = tuple[Unit, "asyncio.Future[list[Line]]"]
 Fate = tuple["asyncio.Future[list[Line]]", "list[Line] | BaseException"]
 
@@ -27,15 +26,15 @@ class JournalWriter(ABC):
     """`commits` and `lines` count what was written since the start."""
 
     def __init__(self) -> None:
-        self._listeners: list[Listener] = []
+        self.listeners = Listeners()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self.commits = 0
         self.lines = 0
 
     def listen(self, listener: Listener) -> None:
-        """*listener* hears every committed line, in order, on the event loop. It must not block or raise."""
-        self._listeners.append(listener)
+        """*listener* hears every committed line, on the event loop: see Listeners.add."""
+        self.listeners.add(listener)
 
     @abstractmethod
     def start(self) -> None:
@@ -77,7 +76,6 @@ class JournalWriter(ABC):
                 continue
             self.lines += len(fate)
             for line in fate:
-                for listener in self._listeners:
-                    listener(line)
+                self.listeners.committed(line)
             if not future.done():
                 future.set_result(fate)

@@ -296,11 +296,23 @@ def seen(last_seen: list[tuple[str, int]]) -> tuple[Also, ...]:
     return tuple(Also("UPDATE agent SET last_seen_at=? WHERE id=?", (at, agent)) for agent, at in last_seen)
 
 
-def take_over(operation_id: str, version: int, epoch: str, until: int) -> Also:
-    """Lease a row after a restart."""
+def session_opened(agent_id: str, epoch: str) -> Also:
+    """Its channel is held by *epoch* from now on, whoever held one before."""
+    return Also("UPDATE agent SET session_epoch=? WHERE id=?", (epoch, agent_id))
+
+
+def session_closed(agent_id: str, epoch: str) -> Also:
+    """*epoch* holds no channel of its any more; another's is not touched."""
+    return Also("UPDATE agent SET session_epoch=NULL WHERE id=? AND session_epoch=?", (agent_id, epoch))
+
+
+def still_away(agent_id: str, session_epoch: str | None) -> Also:
+    """Changes nothing; refused when a channel was opened since its row was read, to whichever replica."""
     return Also(
-        "UPDATE operation SET lease_owner=?,lease_until=? WHERE id=? AND version=?",
-        (epoch, until, operation_id, version),
+        "UPDATE agent SET session_epoch=session_epoch WHERE id=? AND COALESCE(session_epoch,'')=?",
+        (agent_id, session_epoch or ""),
+        expect=1,
+        refuse=lambda: Conflict("the agent came back a moment earlier"),
     )
 
 

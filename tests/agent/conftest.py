@@ -239,6 +239,9 @@ class Paper:
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         return tuple(Answer(n, ok=True, detail="200") for i, n in self._placed if i == instance_id)
 
+    def dials(self, instance_id: str) -> dict[int, str]:
+        return {}
+
     async def keep(self, instance_id: str, config: str) -> None: ...
 
     async def remove(self, instance_id: str) -> Removed:

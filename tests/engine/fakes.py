@@ -75,6 +75,9 @@ class Scripted:
     async def alive(self, instance_id: str) -> frozenset[int] | None:
         return None
 
+    def dials(self, instance_id: str) -> dict[int, str]:
+        return {}
+
     async def keep(self, instance_id: str, config: str) -> None: ...
 
     async def remove(self, instance_id: str) -> Removed:

@@ -101,7 +101,9 @@ async def make(state_dir: Path, exits: Exits) -> AsyncIterator[Callable[..., Loc
 
     def one(gateway_bin: str, *, stop_grace_s: float = 5.0, grpc_url: str = "http://127.0.0.1:9") -> Local:
         # Port 9 (discard) answers nobody here: the gateways serve, and go on trying to enrol.
-        local = Local(state_dir=state_dir, grpc_url=grpc_url, gateway_bin=gateway_bin, stop_grace_s=stop_grace_s)
+        local = Local(
+            gateways_dir=state_dir / "gateways", grpc_url=grpc_url, gateway_bin=gateway_bin, stop_grace_s=stop_grace_s
+        )
         made.append(local)
         return local
 

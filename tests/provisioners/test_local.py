@@ -117,7 +117,7 @@ def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 async def main():
-    here = local.Local(state_dir=Path({state_dir!r}), grpc_url="http://127.0.0.1:9", gateway_bin={gateway!r})
+    here = local.Local(gateways_dir=Path({state_dir!r}) / "gateways", grpc_url="http://127.0.0.1:9", gateway_bin={gateway!r})
     {when}
     await here.apply(order({instance_id!r}))
     die()
@@ -210,7 +210,8 @@ async def test_apply_twice_at_once_starts_one_process(
     make: Make, fake: Fake, instance_id: str, state_dir: Path
 ) -> None:
     gateway = fake(SLEEPER)
-    one, other = make(gateway), make(gateway)  # two control planes: no lock in memory is shared
+    one, other = make(gateway), make(gateway)  # two control planes: no lock in memory is shared,
+    other._locks._directory = state_dir / "set-aside"  # and that on disk was set aside: what a launch does must suffice
     both_saw_nothing = asyncio.Barrier(2)
 
     async def enrol_together(replica: int) -> str:

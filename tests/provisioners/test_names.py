@@ -86,7 +86,7 @@ async def test_our_own_agent_is_told_by_its_environment(
 
 
 def test_a_large_log_is_put_aside_at_the_next_start(tmp_path: Path) -> None:
-    replica = Shelf(tmp_path).replica("00000000-0000-0000-0000-000000000000", 1)
+    replica = Shelf(tmp_path / "gateways").replica("00000000-0000-0000-0000-000000000000", 1)
     assert replica.prepare() == 0
     with replica.log.open("wb") as file:
         file.truncate(10 * 1024 * 1024 + 1)

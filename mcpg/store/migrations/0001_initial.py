@@ -231,7 +231,7 @@ class Migration(migrations.Migration):
                 ('code', fields.CharField(db_default='', max_length=40)),
                 ('finished_at', fields.BigIntField(null=True)),
             ],
-            options={'table': 'operation', 'app': 'store', 'unique_together': (('org', 'idempotency_key'),), 'indexes': [Index(fields=['finished_at']), Index(fields=['created_at']), Index(fields=['org', 'created_at']), Index(fields=['instance_id', 'created_at'])], 'pk_attr': 'id', 'table_description': 'One provision, teardown or recovery. `spec` is what was asked, `previous` what an update goes back to when it fails.'},
+            options={'table': 'operation', 'app': 'store', 'unique_together': (('org', 'idempotency_key'),), 'indexes': [Index(fields=['finished_at']), Index(fields=['created_at']), Index(fields=['org', 'created_at']), Index(fields=['instance_id', 'created_at']), Index(fields=['lease_until'])], 'pk_attr': 'id', 'table_description': 'One provision, teardown or recovery. `spec` is what was asked, `previous` what an update goes back to when it fails.'},
             bases=['MachineRow'],
         ),
         ops.CreateModel(

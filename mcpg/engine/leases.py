@@ -1,0 +1,236 @@
+"""
+Which operations this control plane drives, and who else is there: renewing, taking over, noticing that it was left behind.
+
+A control plane that has its database to itself takes every open row when it starts, and that is all: no heartbeat, no
+task. Where several share one, each beats every three seconds, looks for free rows every second, and stops driving when it
+cannot be sure of its leases any more. All of it is level-triggered: whatever was missed is found by the next look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from mcpg.engine.operation import Operation
+from mcpg.errors import McpgError, Refused
+from mcpg.store import lease, reads
+from mcpg.store.clock import Clock, short_id
+from mcpg.store.database import Database
+from mcpg.store.journal import LEASE_S
+from mcpg.store.lease import AT_ONCE, RENEW_S, SWEEP_S, TRUST_S, Myself
+
+log = logging.getLogger("mcpg.engine")
+
+Row = dict[str, Any]
+
+
+class Leases:
+    """
+    `take` is told the row of an operation that is ours from now on, `drop` the ids of those that are not any more (of all
+    that are driven: None). `driven` answers with what is driven here. `renamed` hears of another replica id.
+    """
+
+    take: Callable[[Row], None]
+    drop: Callable[[Iterable[str] | None], None]
+    driven: Callable[[], Iterable[str]]
+
+    def __init__(self, db: Database, me: Myself, clock: Clock, *, shared: bool, runs_gateways: bool) -> None:
+        self.me = me
+        self.shared = shared
+        self.renamed: Callable[[str], None] = lambda _: None
+        self._db = db
+        self._clock = clock
+        self._runs_gateways = runs_gateways
+        self._replicas: dict[str, Row] = {}  # by epoch, as of the last heartbeat
+        self._trusted_until = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._look = asyncio.Event()
+
+    # ---- what is asked
+
+    @property
+    def epoch(self) -> str:
+        return self.me.epoch
+
+    @property
+    def claim(self) -> str | None:
+        """Whom a row is leased to that is accepted here; None where nobody here could run what it needs."""
+        return self.epoch if self._runs_gateways or not self.shared else None
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether what was leased to us still is, by a clock that also runs while this process does not."""
+        return not self.shared or time.monotonic() < self._trusted_until
+
+    def holds(self, op: Operation) -> bool:
+        """Whether *op* is ours to drive, as far as is known here; the fence of its next move knows for certain."""
+        return not self.shared or (op.lease_owner == self.epoch and self.is_sure)
+
+    def is_living(self, epoch: str | None) -> bool:
+        """Whether the control plane of that start was heard within a lease's time."""
+        if epoch == self.epoch:
+            return True
+        row = self._replicas.get(epoch or "")
+        return row is not None and self._clock() - row["seen_at"] < LEASE_S * 1e6
+
+    def serves(self, grpc_url: str) -> bool:
+        """Whether gateways that dial *grpc_url* reach a control plane that lives."""
+        mine = grpc_url == self.me.grpc_url
+        return mine or any(r["grpc_url"] == grpc_url and self.is_living(r["epoch"]) for r in self._replicas.values())
+
+    def others_run_gateways(self) -> bool:
+        """Whether another control plane on this database lives that has a provisioner."""
+        return any(r["provisioner"] != "none" and self.is_living(epoch) for epoch, r in self._replicas.items())
+
+    # ---- life
+
+    async def start(self) -> list[Row]:
+        """Be known, and take what is ours: the rows to drive. The state directory's lock is held."""
+        began, now = time.monotonic(), self._clock()
+        introduced = lease.introduce(self.me, now, self._until(now))
+        if not self.shared:
+            await self._db.writer.execute(*introduced, lease.take_all(self.epoch, self._until(now)))
+            return await reads.open_operations(self._db)
+        await self._db.writer.execute(*introduced)
+        self._trust(began)
+        await self._see_replicas()
+        rows = await reads.leased_to(self._db, self.epoch)
+        spawn = asyncio.get_running_loop().create_task
+        self._tasks = [spawn(self._keep(), name="heartbeat"), spawn(self._sweep(), name="sweep")]
+        return rows
+
+    async def stop(self) -> None:
+        """Nothing is driven any more: others may take it at once."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self.shared and self._tasks:
+            self._tasks = []
+            try:
+                async with asyncio.timeout(RENEW_S):
+                    await self._db.writer.execute(*lease.leave(self.me))
+            except (McpgError, TimeoutError) as exc:
+                log.warning("leases were not given back: they end by themselves in %g s (%s)", LEASE_S, exc)
+
+    # ---- the heartbeat
+
+    async def _keep(self) -> None:
+        failed = 0
+        while True:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await self.renew()
+            except Exception as exc:
+                failed += 1
+                if failed == 1:
+                    trace = None if isinstance(exc, McpgError | TimeoutError) else exc
+                    log.error("no heartbeat: %s; trying on every %g s", exc, RENEW_S, exc_info=trace)  # noqa: TRY400
+            else:
+                if failed:
+                    log.warning("the heartbeat is back after %d that failed", failed)
+                failed = 0
+
+    async def renew(self) -> None:
+        """One heartbeat: say that we live, renew what is ours, then look at who lives and whether all of it still is."""
+        began, now = time.monotonic(), self._clock()
+        try:
+            async with asyncio.timeout(TRUST_S):
+                await self._db.writer.execute(*lease.renew(self.me, now, self._until(now)))
+        except lease.NotMyself as exc:
+            was, self.me = self.me.id, dataclasses.replace(self.me, id=short_id("rep-"))
+            log.warning("%s (%s): a copied state directory? This one is %s from now on", exc.what, was, self.me.id)
+            await self._db.writer.execute(*lease.introduce(self.me, now, self._until(now)))
+            self.renamed(self.me.id)
+        self._trust(began)
+        await self._see_replicas()
+        await self._reconcile()
+
+    def _until(self, now: int) -> int:
+        return now + int(LEASE_S * 1e6)
+
+    def _trust(self, began: float) -> None:
+        """Leases are ours for a while from *began*, before the database was asked."""
+        self._trusted_until = began + TRUST_S
+        if self._alarm is not None:
+            self._alarm.cancel()
+        left = max(0.0, self._trusted_until - time.monotonic())
+        self._alarm = asyncio.get_running_loop().call_later(left, self._left_behind)
+
+    def _left_behind(self) -> None:
+        """
+        No heartbeat went through for too long: the database is away, or this process stood still. Others may have taken
+        what we drive, so nothing is driven until a heartbeat goes through and says what is still ours.
+        """
+        if self.is_sure:
+            return
+        if any(True for _ in self.driven()):
+            log.warning("leases may have run out: nothing is driven until the database answers")
+        self.drop(None)
+
+    async def _see_replicas(self) -> None:
+        self._replicas = {r["epoch"]: r for r in await reads.replicas(self._db)}
+
+    async def _reconcile(self) -> None:
+        """What is leased to us is driven here, and nothing else is."""
+        here = set(self.driven())
+        ours = {r["id"]: r for r in await reads.leased_to(self._db, self.epoch)}
+        for row in ours.values():
+            self.take(row)  # which knows what is driven already
+        for operation_id in here - ours.keys():  # it has come to rest a moment ago, or is another's
+            found = await reads.find_operation(self._db, operation_id)
+            if found is not None and found["lease_owner"] not in (None, self.epoch):
+                log.warning("%s is driven by %s now", operation_id, found["lease_owner"])
+                self.drop([operation_id])
+
+    # ---- the sweep
+
+    def hurry(self) -> None:
+        """Somebody said that there are free rows."""
+        self._look.set()
+
+    async def _sweep(self) -> None:
+        failed = full = False
+        while True:
+            if not full:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SWEEP_S):
+                        await self._look.wait()
+                self._look.clear()
+            try:
+                full = await self.sweep() == AT_ONCE
+                failed = False
+            except Exception as exc:
+                full = False
+                if not failed:
+                    trace = None if isinstance(exc, McpgError | TimeoutError) else exc
+                    log.error("could not look for free operations: %s; trying on", exc, exc_info=trace)  # noqa: TRY400
+                failed = True
+
+    async def sweep(self) -> int:
+        """Take what nobody drives, some at a time: how many were found. Each by compare-and-set: others sweep too."""
+        if not self.is_sure:
+            return 0
+        now = self._clock()
+        found = await reads.claimable(self._db, now, AT_ONCE, runs_gateways=self._runs_gateways)
+        claims = [self._claim(row, self._until(now)) for row in found]
+        won = [row for row in await asyncio.gather(*claims) if row is not None]
+        for row in won:
+            log.info("%s in %s is driven here from now on", row["id"], row["state"])
+            self.take(row)
+        return len(found)
+
+    async def _claim(self, row: Row, until: int) -> Row | None:
+        """The row as it is ours now, or None: somebody was faster."""
+        try:
+            await self._db.writer.execute(lease.claim(row, self.epoch, until))
+        except Refused:
+            return None
+        return row | {"lease_owner": self.epoch, "lease_until": until}

@@ -1,0 +1,98 @@
+"""Two control planes on one machine share a directory of gateways: neither steps on the other's toes, nor waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcpg.errors import TemporaryError
+from mcpg.provisioners import locks
+from mcpg.provisioners.locks import Locks
+from mcpg.provisioners.replica import Shelf
+from tests.provisioners.conftest import SLEEPER, order
+from tests.provisioners.test_local import Fake, Make, of_state_dir
+
+HOLD = """
+import asyncio, sys
+from pathlib import Path
+from mcpg.provisioners.locks import Locks
+from mcpg.provisioners.replica import Shelf
+
+async def main():
+    async with Locks(Shelf(Path(sys.argv[1]))).hold(sys.argv[2]):
+        print("held", flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def holding(gateways: Path, instance_id: str) -> subprocess.Popen[bytes]:
+    """Another process that holds the lock."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(gateways), instance_id], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+async def test_a_lock_of_another_process_is_waited_for_and_not_for_ever(
+    tmp_path: Path, instance_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "WAIT_S", 0.1)
+    with holding(tmp_path, instance_id) as other:
+        with pytest.raises(TemporaryError, match="another control plane is working on") as refused:
+            async with Locks(Shelf(tmp_path)).hold(instance_id):
+                pytest.fail("two hold one lock")
+        assert str(other.pid) in refused.value.cause
+        other.kill()
+    async with Locks(Shelf(tmp_path)).hold(instance_id):
+        pass  # the kernel took it from the dead
+
+
+async def test_a_process_that_stands_still_does_not_keep_a_lock(
+    tmp_path: Path, instance_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "STOPPED_S", 0.05)
+    with holding(tmp_path, instance_id) as other:
+        other.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20), Locks(Shelf(tmp_path)).hold(instance_id):
+                third = Locks(Shelf(tmp_path))
+                assert third._try(instance_id) is None  # it is held anew, for everybody
+        finally:
+            other.kill()
+
+
+async def test_a_gateway_that_dials_a_living_control_plane_is_left_alone(
+    make: Make, fake: Fake, instance_id: str, state_dir: Path
+) -> None:
+    """And one that dials a dead one is started anew: agents know one address."""
+    gateway = fake(SLEEPER)
+    one, other = make(gateway, grpc_url="http://127.0.0.1:1"), make(gateway, grpc_url="http://127.0.0.1:2")
+    [first] = await one.apply(order(instance_id))
+    other.serves = {"http://127.0.0.1:1"}.__contains__
+    [again] = await other.apply(order(instance_id, operation_id="op-2"))
+    assert (again.pid, again.started) == (first.pid, False)
+    other.serves = lambda _: False
+    [anew] = await other.apply(order(instance_id, operation_id="op-3"))
+    assert (anew.pid != first.pid, anew.started) == (True, True)
+    assert of_state_dir(state_dir) == [anew.pid]
+
+
+async def test_what_another_started_is_watched_after_a_look_and_its_end_is_told(
+    make: Make, fake: Fake, instance_id: str, state_dir: Path
+) -> None:
+    told: asyncio.Queue[int] = asyncio.Queue()
+    gateway = fake(SLEEPER)
+    one, other = make(gateway), make(gateway)
+    await other.start(lambda exited: told.put_nowait(exited.pid))
+    [placed] = await one.apply(order(instance_id))
+    await other.watch_all()
+    subprocess.run(["kill", "-9", str(placed.pid)], check=True)
+    async with asyncio.timeout(20):
+        assert await told.get() == placed.pid

@@ -1,0 +1,134 @@
+"""
+Several control planes on one database, in one process: `replicas(n)` starts them, each with a state directory of its own.
+
+One SQLite file is enough for everything that does not depend on the database: outside of tests no second process works on
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tortoise.backends.base.executor import EXECUTOR_CACHE
+
+from mcpg.engine.ports import Provisioner
+from mcpg.server import ControlPlane
+from mcpg.settings import Server
+from mcpg.store.journal import Also
+from tests.conftest import BOTH, NewDatabase, Plane
+
+BOUND_S = 30.0
+
+
+class Replica(Plane):
+    """One control plane among several."""
+
+    @property
+    def epoch(self) -> str:
+        return self.engine.epoch
+
+    def crash(self) -> None:
+        """What kill -9 leaves of a control plane, as far as one process can show it: nothing of it runs on, nothing is said."""
+        engine = self.engine
+        engine._stopping = True
+        for task in [d.task for d in engine._drivers.values() if d.task] + list(engine._side):
+            task.cancel()
+        for task in [*engine.leases._tasks, *engine.feed._tasks]:
+            task.cancel()
+        engine.leases._tasks, engine.feed._tasks = [], []
+        if engine.leases._alarm is not None:
+            engine.leases._alarm.cancel()
+        clocks = engine.agents._clocks
+        for timer in (clocks._flush, clocks._minding):
+            if timer is not None:
+                timer.cancel()
+
+    def freeze(self) -> None:
+        """Its heart stands still and it looks at nothing, but what it works on goes on."""
+        for task in self.engine.leases._tasks:
+            task.cancel()
+
+    async def says(self, operation_id: str) -> dict[str, Any]:
+        """The operation's row."""
+        [row] = await self.db.rows("SELECT * FROM operation WHERE id=?", operation_id)
+        return dict(row)
+
+    async def sees(self, operation_id: str, state: str) -> dict[str, Any]:
+        """The row, once it is in *state*."""
+
+        async def look() -> dict[str, Any] | None:
+            row = await self.says(operation_id)
+            return row if row["state"] == state else None
+
+        return dict(await self.until(look, f"{operation_id} {state}", BOUND_S))
+
+    async def ask(self, name: str, **body: Any) -> str:
+        """Publish, and no more than that: the operation's id, from the headers of its ladder."""
+        async with self.client.stream("POST", self.gateways, json={"name": name, **body}) as answer:
+            assert answer.status_code == 200, await answer.aread()
+            return str(answer.headers["x-operation-id"])
+
+
+async def time_passes(replica: Replica, epoch: str) -> None:
+    """As if *epoch* had been silent for longer than a lease: its terms are over, and its heartbeat is old."""
+    await replica.db.writer.execute(
+        Also("UPDATE operation SET lease_until=1 WHERE lease_owner=? AND lease_until IS NOT NULL", (epoch,)),
+        Also("UPDATE replica SET seen_at=1 WHERE epoch=?", (epoch,)),
+    )
+    await replica.engine.leases._see_replicas()
+
+
+Start = Callable[..., Awaitable[list[Replica]]]
+
+
+@asynccontextmanager
+async def running(state_dir: Path, given: Provisioner | None, **settings: Any) -> AsyncIterator[Replica]:
+    wanted = {"bind_http": "127.0.0.1:0", "bind_grpc": "127.0.0.1:0", "provisioner": "noop", **settings}
+    async with (
+        ControlPlane(Server(state_dir=state_dir, **wanted), provisioner=given, shared=True) as control,
+        httpx.AsyncClient(base_url=control.started.http_url, timeout=60, trust_env=False) as client,
+    ):
+        yield Replica(control, client)
+
+
+@pytest.fixture(params=BOTH)
+def database(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(autouse=True)
+def statements_of_one_database() -> None:
+    """Tortoise keeps the statements it made for a connection's name, whichever database that led to."""
+    EXECUTOR_CACHE.clear()
+
+
+@pytest.fixture
+def db_url(new_database: NewDatabase) -> str:
+    """A database for this test alone, that all its control planes work on."""
+    where = new_database()
+    return where if isinstance(where, str) else f"sqlite:{where}"
+
+
+@pytest.fixture
+async def replicas(tmp_path: Path, db_url: str) -> AsyncIterator[Start]:
+    """`await replicas(2, given=[…])`: control planes on one database; *given* are their provisioners."""
+    async with AsyncExitStack() as stack:
+        started = 0
+
+        async def start(count: int, *, given: list[Any] | None = None, **settings: Any) -> list[Replica]:
+            nonlocal started
+            made = []
+            for number in range(count):
+                started += 1
+                provisioner = given[number] if given else None
+                plane = running(tmp_path / f"state-{started}", provisioner, db_url=db_url, **settings)
+                made.append(await stack.enter_async_context(plane))
+            return made
+
+        yield start
