@@ -14,6 +14,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from mcpg import faults
 from mcpg.engine import supervision
 from mcpg.engine.agents import Agents
 from mcpg.engine.attempts import Backoff, again, last_words
@@ -87,14 +88,17 @@ class Engine(Core):
         def on_exit(exited: Exited) -> None:
             heard(exited)
 
+        faults.reach("start:before:adopt")
         if self.provisioner is not None:
             await self.provisioner.start(on_exit)
+        faults.reach("start:after:adopt")
         await self.reach.start()
         for row in await reads.open_operations(self.db):
             op = Operation.of(row)
             until = self.clock() + int(LEASE_S * 1e6)
             await self.db.writer.execute(writes.take_over(op.id, op.version, self.epoch, until))
             self.take(op)
+        faults.reach("start:after:takeover")
         heard = self.on_exit
         for exited in missed:
             self.on_exit(exited)
@@ -281,7 +285,7 @@ class Engine(Core):
         if driver.is_overtaken or self._left(op) == 0.0:
             busy = "work that was interrupted has not ended yet" if self._strays.get(op.instance_id) else ""
             return None if driver.is_overtaken else await self._late(op, rest, busy)
-        work = asyncio.ensure_future(WORK[rest.effect](self, op))
+        work = asyncio.ensure_future(self._attempt(op, rest))
         try:
             await self._until(driver, work, None)
             if work.cancelled():
@@ -301,6 +305,12 @@ class Engine(Core):
         finally:
             self._interrupt(op, rest, work)
         return None if driver.is_overtaken else await self._late(op, rest)
+
+    async def _attempt(self, op: Operation, rest: Work) -> Outcome:
+        faults.reach(f"effect:before:{rest.effect}")
+        outcome = await WORK[rest.effect](self, op)
+        faults.reach(f"effect:after:{rest.effect}")
+        return outcome
 
     async def _until(self, driver: _Driver, work: asyncio.Future[Outcome] | None, seconds: float | None) -> None:
         """Until *work* is done, *seconds* or the state's deadline have passed, or somebody else moves the row."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from mcpg import faults
 from mcpg.engine import config
 from mcpg.engine.ports import Answer, Exited, Order, Placed, Removed
 from mcpg.errors import BadConfig, GatewayExited, PermanentError, TemporaryError
@@ -117,10 +118,12 @@ class Local:
                     bind, control_plane = config.booted(replica.boot_file.read_text(encoding="utf-8"))
                 except (OSError, BadConfig):
                     continue  # never started, or not as we wrote it: the next start writes it anew
+                faults.reach("replica:before:keep")
                 try:
                     write(replica.boot_file, config.boot(config_text, bind=bind, control_plane=control_plane))
                 except OSError as exc:  # it serves that config; the next start writes the file anew, or says why not
                     log.warning("%s cannot be rewritten: %s", replica.boot_file, exc)
+                faults.reach("replica:after:keep")
 
     async def remove(self, instance_id: str) -> Removed:
         """SIGTERM, after the grace SIGKILL, then the files. Raises TemporaryError for a process that will not die."""
@@ -189,10 +192,12 @@ class Local:
             replica.remember_port(port)
             replica.remember_control_plane(self._grpc_url)
             attach = attachment.control_plane(order, replica, gateway, self._grpc_url, url)
+            faults.reach("replica:before:boot-file")
             write(
                 replica.boot_file,
                 config.boot(order.config(replica.number), bind=f"127.0.0.1:{port}", control_plane=attach),
             )
+            faults.reach("replica:after:boot-file")
             replica.forget_ends()
             launched = await processes.launch(
                 gateway.argv,
@@ -298,10 +303,13 @@ class Local:
     def _report(self, replica: Replica, operation_id: str, pid: int, reason: str, log_offset: int) -> None:
         """Tell, then note that it was told."""
         words = replica.words(log_offset)
+        faults.reach("replica:before:report")
         if self._on_exit is not None:
             self._on_exit(Exited(replica.instance_id, replica.number, pid, reason, words))
+        faults.reach("replica:between:report")
         if replica.directory.is_dir():
             replica.mark_ended(operation_id, Ended(reason, log_offset))
+        faults.reach("replica:after:report")
 
     async def _ask(self, replica: Replica) -> Answer:
         loop = asyncio.get_running_loop()
@@ -334,6 +342,7 @@ class Local:
 
     async def _stop(self, replica: Replica) -> tuple[int, str]:
         """(pid, how) of the process that ran, (0, "") when none did. Nothing that carries its marker is left."""
+        faults.reach("replica:before:stop")
         watch = await self._living(replica)
         how = ""
         if watch is not None:
@@ -343,7 +352,9 @@ class Local:
                 watch.expected = False
                 raise TemporaryError(f"process {watch.identity.pid} does not end", cause="not even by SIGKILL")
             how = "SIGTERM" if gently else f"SIGKILL after {self._stop_grace_s:g} s"
+        faults.reach("replica:between:stop")
         left = await processes.end_marked(replica.marker)
+        faults.reach("replica:after:stop")
         return (watch.identity.pid if watch else 0), how or ("SIGKILL" if left else "")
 
     async def _discard(self, replica: Replica) -> None:
@@ -359,12 +370,14 @@ def _reserve(preferred: int) -> socket.socket:
 
 
 def _delete(directory: Path) -> None:
+    faults.reach("files:before:delete")
     try:
         shutil.rmtree(directory)
     except FileNotFoundError:
         return
     except OSError as error:
         raise TemporaryError(f"{directory} cannot be deleted", cause=str(error)) from error
+    faults.reach("files:after:delete")
 
 
 def _placed(order: Order, replica: Replica, watch: Watch, *, started: bool) -> Placed:
