@@ -4,7 +4,7 @@ Named points at which the control plane can be made to die: a test aid, off unle
 `reach(name)` stands at every commit, at every effect, and wherever a crash would be nastiest. With nothing armed it is one
 look at a module variable. Armed, the *nth* time the named point is reached the process kills itself with SIGKILL (or
 freezes, or raises): no handler runs, nothing is flushed. docs/crash.md has the points and how to use them;
-tests/crash/test_matrix.py kills the real server at each. Below every layer: it knows none of them.
+tests/crash/test_matrix.py kills the real server at each. It knows no layer.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mcpg.errors import PermanentError, TemporaryError
+
 log = logging.getLogger("mcpg.faults")
 
 VARIABLE: Final = "MCPG_FAULT"
-ACTIONS: Final = ("kill", "freeze", "error")
+ACTIONS: Final = ("kill", "freeze", "error", "again")  # SIGKILL, SIGSTOP, PermanentError, TemporaryError
 
 # Outside the tables. `between` is the middle of something that takes two steps.
 PLACES: Final = (
@@ -56,39 +58,41 @@ PLACES: Final = (
 )
 
 
-class FaultInjected(RuntimeError):
-    """What the action `error` raises."""
-
-
 @dataclass(slots=True)
 class Fault:
-    """One armed point: what happens the *nth* time it is reached."""
+    """One armed point: what happens the *nth* time it is reached, or every time (`nth` 0)."""
 
     name: str
     nth: int = 1
     action: str = "kill"
-    _reached: itertools.count[int] = field(
-        default_factory=lambda: itertools.count(1)
-    )  # atomic: threads reach points too
+    _reached: itertools.count[int] = field(default_factory=lambda: itertools.count(1))  # atomic: threads come by too
 
     def reached(self) -> None:
-        if next(self._reached) != self.nth:
+        if self.nth not in (0, next(self._reached)):
             return
         log.critical("%s: %s, as %s asked", self.name, self.action, VARIABLE)
-        if self.action == "error":
-            raise FaultInjected(f"{self.name}, as {VARIABLE} asked")
-        os.kill(os.getpid(), signal.SIGSTOP if self.action == "freeze" else signal.SIGKILL)
-        if self.action == "kill":
-            threading.Event().wait()  # the signal is on its way: nothing more is done here
+        words, why = f"the fault point {self.name} was reached", f"{VARIABLE} is set: a test aid"
+        match self.action:
+            case "error":
+                raise PermanentError(words, cause=why)
+            case "again":
+                raise TemporaryError(words, cause=why, delay=0.05)
+            case "freeze":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case _:
+                os.kill(os.getpid(), signal.SIGKILL)
+                threading.Event().wait()  # the signal is on its way: nothing more is done here
 
 
-armed: Fault | None = None
+armed: tuple[Fault, ...] | None = None
 
 
 def reach(name: str) -> None:
     """This is the point *name*."""
-    if armed is not None and armed.name == name:
-        armed.reached()
+    if armed is not None:
+        for fault in armed:
+            if fault.name == name:
+                fault.reached()
 
 
 def commits(moment: str, moves: Iterable[tuple[str, str]]) -> None:
@@ -105,9 +109,11 @@ def commits(moment: str, moves: Iterable[tuple[str, str]]) -> None:
 def points(tables: Mapping[str, Any]) -> tuple[str, ...]:
     """Every point there is: for each machine its events, for each work its effect and its undo, and the places."""
     works = [rest for table in tables.values() for rest in table.rests.values() if hasattr(rest, "effect")]
-    events = [f"{table.name}.{event.value}" for table in tables.values() for event in table.events]
     names = {
-        "commit": [*events, "statements"],
+        "commit": [
+            *(f"{table.name}.{event.value}" for table in tables.values() for event in table.events),
+            "statements",
+        ],
         "effect": sorted({work.effect for work in works}),
         "undo": sorted({work.undo for work in works if work.undo}),
     }
@@ -117,27 +123,27 @@ def points(tables: Mapping[str, Any]) -> tuple[str, ...]:
 
 def arm(environ: Mapping[str, str], known: Iterable[str]) -> None:
     """
-    Arm what `MCPG_FAULT` says: NAME, NAME:NTH or NAME:NTH:ACTION with an action of ACTIONS; disarm when it says nothing.
+    Arm what `MCPG_FAULT` says (see `parse`); disarm when it says nothing.
 
     Called once, by mcpg/server.py, as it starts to serve. Raises ValueError for a name that is none of *known*.
     """
     global armed  # noqa: PLW0603 - the one switch
-    armed = None
     wanted = environ.get(VARIABLE, "")
-    if not wanted:
-        return
-    armed = parse(wanted, known)
-    log.critical("%s=%s: this control plane will %s itself; it is a test aid", VARIABLE, wanted, armed.action)
+    armed = parse(wanted, known) if wanted else None
+    if armed:
+        log.critical("%s=%s: this control plane will do itself harm; it is a test aid", VARIABLE, wanted)
 
 
-def parse(text: str, known: Iterable[str]) -> Fault:
-    """`NAME[:NTH[:ACTION]]`, NAME being `kind:moment:what`. Raises ValueError with what is wrong."""
-    parts = text.split(":")
-    name, rest = ":".join(parts[:3]), parts[3:]
-    if name not in set(known):
-        raise ValueError(f"there is no fault point {name!r}")
-    nth = rest[0] if rest else "1"
-    action = rest[1] if len(rest) > 1 else "kill"
-    if not (nth.isascii() and nth.isdigit() and int(nth)) or action not in ACTIONS or len(rest) > 2:
-        raise ValueError(f"{text!r} is not NAME[:NTH[:{'|'.join(ACTIONS)}]]")
-    return Fault(name, int(nth), action)
+def parse(text: str, known: Iterable[str]) -> tuple[Fault, ...]:
+    """`NAME[:NTH[:ACTION]],…`, NAME being `kind:moment:what`, NTH 0 every time. Raises ValueError with what is wrong."""
+    there, found = frozenset(known), []
+    for each in text.split(","):
+        parts = each.strip().split(":")
+        name, rest = ":".join(parts[:3]), parts[3:]
+        if name not in there:
+            raise ValueError(f"there is no fault point {name!r}")
+        nth, action = rest[0] if rest else "1", rest[1] if len(rest) > 1 else "kill"
+        if not (nth.isascii() and nth.isdigit()) or action not in ACTIONS or len(rest) > 2:
+            raise ValueError(f"{each!r} is not NAME[:NTH[:{'|'.join(ACTIONS)}]]")
+        found.append(Fault(name, int(nth), action))
+    return tuple(found)
