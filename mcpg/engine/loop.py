@@ -81,16 +81,10 @@ class Engine(Core):
     # ---- life
 
     async def start(self) -> None:
-        """Adopt what runs, then take every open operation, whoever left it."""
-        missed: list[Exited] = []
-        heard = missed.append  # until every open operation is taken, an end is only noted
-
-        def on_exit(exited: Exited) -> None:
-            heard(exited)
-
+        """Adopt what runs, then take every open operation, whoever left it: an end before that is known when it goes on."""
         faults.reach("start:before:adopt")
         if self.provisioner is not None:
-            await self.provisioner.start(on_exit)
+            await self.provisioner.start(self.on_exit)
         faults.reach("start:after:adopt")
         await self.reach.start()
         for row in await reads.open_operations(self.db):
@@ -99,9 +93,6 @@ class Engine(Core):
             await self.db.writer.execute(writes.take_over(op.id, op.version, self.epoch, until))
             self.take(op)
         faults.reach("start:after:takeover")
-        heard = self.on_exit
-        for exited in missed:
-            self.on_exit(exited)
         self.aside(supervision.sweep(self))
 
     async def stop(self) -> None:

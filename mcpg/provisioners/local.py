@@ -64,14 +64,20 @@ class Local:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
-        """Adopt what lives, report what ended meanwhile (at least once: a crash in between repeats it)."""
+        """
+        Adopt what lives; report what ended meanwhile, and again what was reported and not started since: whoever was told
+        may have been killed before it was written down.
+        """
         self._on_exit = on_exit
         try:
             await self._find_gateway()
         except PermanentError:
             self.gateway_version = ""  # apply says it, when a gateway is wanted; what runs is looked after meanwhile
         for replica in self._shelf.everything():
-            await self._living(replica)
+            if replica.launched():
+                await self._living(replica)
+            elif ended := replica.last_end():
+                on_exit(Exited(replica.instance_id, replica.number, 0, ended.reason, replica.words(ended.log_offset)))
 
     async def reach(self) -> str:
         """The state directory can be written, its disk is not full, and there is a program to start."""

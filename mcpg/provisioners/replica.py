@@ -95,6 +95,11 @@ class Replica:
         write(pid_file.with_suffix(".ended"), json.dumps([ended.reason, ended.log_offset]))
         pid_file.unlink(missing_ok=True)
 
+    def last_end(self) -> Ended | None:
+        """How the process that ran last ended, while no other was started since."""
+        paths = sorted(self.directory.glob("*.ended"), key=lambda path: path.stat().st_mtime_ns)
+        return self.ended(paths[-1].stem) if paths else None
+
     def ended(self, operation_id: str) -> Ended | None:
         try:
             reason, offset = json.loads(self.pid_file(operation_id).with_suffix(".ended").read_text())

@@ -10,7 +10,7 @@ import itertools
 import json
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,8 @@ async def _read_postgres(url: str) -> Tables:
         await db.close()
 
 
-async def broken(site: Site, *, missing: Iterable[str] = ()) -> list[str]:
-    """
-    What is wrong with *site*, whose operations are all at rest; nothing, it is to be hoped.
-
-    *missing* are marks (instance id/replica) of gateways that were killed and that nobody has brought back.
-    """
+async def broken(site: Site) -> list[str]:
+    """What is wrong with *site*, whose operations are all at rest; nothing, it is to be hoped."""
     tables = await read(site)
     for rows in tables.values():
         for row in rows:
@@ -65,7 +61,7 @@ async def broken(site: Site, *, missing: Iterable[str] = ()) -> list[str]:
                     row[column] = json.loads(row[column])
     checks = [_journal(tables), _operations(tables), _keys(site, tables), _room(tables), _tokens(tables)]
     if site.settings["provisioner"] == "local":
-        checks += [_processes(site, tables, set(missing)), _files(site, tables)]
+        checks += [_processes(site, tables, site.down), _files(site, tables)]
     else:
         checks += [f"{mark} runs as {pid}" for pid, mark in gateways(site.folder)]
     return [words for check in checks for words in ([check] if isinstance(check, str) else check)]

@@ -31,7 +31,7 @@ Script = Callable[[Site], Awaitable[None]]
 class Scenario:
     """
     `points` are those that are proved here (it may reach more). `fault` is armed beside the point: it brings about what
-    the point waits for, and is armed in the first life only. `missing`: gateways that are down afterwards.
+    the point waits for, and is armed in the first life only.
     """
 
     script: Script
@@ -39,7 +39,6 @@ class Scenario:
     settings: dict[str, Any] = field(default_factory=dict)
     fault: str = ""
     at: dict[str, int] = field(default_factory=dict)  # which time a point is reached, where it is not the first
-    missing: int = 0
 
 
 def both(kind: str, *names: str) -> tuple[str, ...]:
@@ -48,7 +47,9 @@ def both(kind: str, *names: str) -> tuple[str, ...]:
 
 def around(*names: str) -> tuple[str, ...]:
     """`replica:launch` is the points before and after it."""
-    return tuple(f"{name.partition(':')[0]}:{when}:{name.partition(':')[2]}" for name in names for when in ("before", "after"))
+    return tuple(
+        f"{name.partition(':')[0]}:{when}:{name.partition(':')[2]}" for name in names for when in ("before", "after")
+    )
 
 
 def ends(event: dict[str, Any], state: str) -> None:
@@ -105,7 +106,7 @@ async def stubborn(site: Site) -> None:
     ends(await site.create("create", "edge-1"), "ready")
     event = await site.delete("delete", "edge-1")
     if event["state"] == "paused":
-        event = await site.delete("again", "edge-1")
+        event = await site.delete("", "edge-1")
     ends(event, "deleted")
 
 
@@ -117,7 +118,8 @@ async def undrained(site: Site) -> None:
 async def killed_gateway(site: Site) -> None:
     """Its process is killed; that this is seen is a line of its agent."""
     ends(await site.create("create", "edge-1", config_toml=ECHO), "ready")
-    for pid, _ in gateways(site.folder):
+    for pid, mark in gateways(site.folder):
+        site.down.add(mark)
         os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(30):
         while (await site.call("GET", "/v1/orgs/default/instances"))[0]["state"] != "departed":
@@ -143,7 +145,7 @@ async def goodbye(site: Site) -> None:
 
 async def clusters(site: Site) -> None:
     """Registered, drained, undrained, decommissioned; another by force."""
-    body = {"name": "spare", "region": "eu", "isolation_tier": "shared", "provisioner": "noop", "gateways_max": 4}
+    body = {"name": "spare", "region": "eu", "gateways_max": 4}
     there = {c["name"]: c for c in await site.call("GET", "/v1/clusters?all=true")}
     for name, query in (("spare", ""), ("worse", "?force=true")):
         if there.get(name, {}).get("state") == "decommissioned":
@@ -204,9 +206,16 @@ SCENARIOS: dict[str, Scenario] = {
         LOCAL,
     ),
     "rejected update": Scenario(rejected, both("commit", "provision.rejected"), LOCAL),
-    "unanswered": Scenario(unanswered, both("commit", "provision.deadline"), LOCAL | {"confirm_timeout_s": 0.01}),
+    "unanswered": Scenario(
+        unanswered,
+        both("commit", "provision.deadline"),
+        LOCAL | {"confirm_timeout_s": 0.3},
+        fault="session:before:open:0:again",
+    ),
     "superseded": Scenario(
-        superseded, both("commit", "provision.superseded"), fault="effect:before:compensate:1:error,effect:before:apply:1:error"
+        superseded,
+        both("commit", "provision.superseded"),
+        fault="effect:before:compensate:1:error,effect:before:apply:1:error",
     ),
     "stubborn delete": Scenario(
         stubborn, both("commit", "teardown.fail", "teardown.resume"), fault="effect:before:remove:1:error"
@@ -215,7 +224,6 @@ SCENARIOS: dict[str, Scenario] = {
         killed_gateway,
         (*both("commit", "enrolment.exited"), *around("replica:report"), "replica:between:report"),
         LOCAL,
-        missing=1,
     ),
     "goodbye": Scenario(goodbye, both("commit", "enrolment.deregistered")),
     "clusters": Scenario(

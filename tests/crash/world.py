@@ -47,7 +47,8 @@ class Zygote:
         )
         self._started: queue.SimpleQueue[tuple[int, Future[int]]] = queue.SimpleQueue()
         self._ended: dict[int, Future[int]] = {}
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -69,6 +70,9 @@ class Zygote:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(BOUND_S)
+        self._listener.join(BOUND_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 class Died(Exception):
@@ -85,6 +89,7 @@ class Site:
         self.log = folder / "serve.log"
         self.settings: dict[str, Any] = {"provisioner": "noop", **settings}
         self.acked: dict[str, str] = {}
+        self.down: set[str] = set()  # marks of gateways that a test killed and nobody brings back
         self.pid = 0
         self._zygote = zygote
         self._ended: Future[int] | None = None
@@ -150,16 +155,14 @@ class Site:
     async def ask(self, key: str, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """
         A request for an operation, followed to where it rests: its last event. The same key is the same operation, for
-        ever: whoever was told an id once is told that one again.
+        ever: whoever was told an id once is told that one again. "" is no key.
         """
-        async with (
-            self.client() as client,
-            client.stream(method, path, json=body, headers={"Idempotency-Key": key}) as answer,
-        ):
+        headers = {"Idempotency-Key": key} if key else {}
+        async with self.client() as client, client.stream(method, path, json=body, headers=headers) as answer:
             if answer.status_code != 200:
-                return json.loads(await answer.aread())
+                return dict(json.loads(await answer.aread()))
             operation = str(answer.headers["x-operation-id"])
-            assert self.acked.setdefault(key, operation) == operation
+            assert not key or self.acked.setdefault(key, operation) == operation
             events = parse_events("".join([text async for text in answer.aiter_text()]))
         if not events:
             raise Died("the stream ended before it began")
