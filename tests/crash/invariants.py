@@ -141,13 +141,14 @@ def _operations(tables: Tables) -> Iterator[str]:
 
 
 def _keys(site: Site, tables: Tables) -> Iterator[str]:
-    """What was acknowledged exists; a key is one operation."""
+    """What was acknowledged exists; a key is one operation. (A request that joined a running one leaves no key behind.)"""
     by_key = Counter(row["idempotency_key"] for row in tables["operation"] if row["idempotency_key"])
     yield from (f"key {key} made {count} operations" for key, count in by_key.items() if count > 1)
-    there = {row["idempotency_key"]: row["id"] for row in tables["operation"]}
+    there = {row["id"]: row["idempotency_key"] for row in tables["operation"]}
+    made = {key: operation for operation, key in there.items() if key}
     for key, operation in site.acked.items():
-        if there.get(key) != operation:
-            yield f"key {key} was told {operation}, and is {there.get(key)}"
+        if operation not in there or made.get(key, operation) != operation:
+            yield f"key {key} was told {operation}, and is {made.get(key)}"
 
 
 def _room(tables: Tables) -> Iterator[str]:
@@ -196,9 +197,9 @@ def _processes(site: Site, tables: Tables, missing: set[str]) -> Iterator[str]:
     for mark, count in Counter(mark for _, mark in running).items():
         if count > 1:
             yield f"{mark} runs {count} times"
-    there, wanted = {mark for _, mark in running}, _wanted(tables) - missing
+    there, wanted = {mark for _, mark in running}, _wanted(tables)
     yield from (f"{mark} runs and should not" for mark in sorted(there - wanted))
-    yield from (f"{mark} should run and does not" for mark in sorted(wanted - there))
+    yield from (f"{mark} should run and does not" for mark in sorted(wanted - there - missing))
     ports = Counter[int]()
     for pid, mark in running:
         instance, _, number = mark.partition("/")
