@@ -60,15 +60,17 @@ PLACES: Final = (
 
 @dataclass(slots=True)
 class Fault:
-    """One armed point: what happens the *nth* time it is reached, or every time (`nth` 0)."""
+    """One armed point: what happens the *nth* time it is reached, and with `on` every time after that."""
 
     name: str
     nth: int = 1
     action: str = "kill"
+    on: bool = False
     _reached: itertools.count[int] = field(default_factory=lambda: itertools.count(1))  # atomic: threads come by too
 
     def reached(self) -> None:
-        if self.nth not in (0, next(self._reached)):
+        time = next(self._reached)
+        if time != self.nth and not (self.on and time > self.nth):
             return
         log.critical("%s: %s, as %s asked", self.name, self.action, VARIABLE)
         words, why = f"the fault point {self.name} was reached", f"{VARIABLE} is set: a test aid"
@@ -135,7 +137,7 @@ def arm(environ: Mapping[str, str], known: Iterable[str]) -> None:
 
 
 def parse(text: str, known: Iterable[str]) -> tuple[Fault, ...]:
-    """`NAME[:NTH[:ACTION]],…`, NAME being `kind:moment:what`, NTH 0 every time. Raises ValueError with what is wrong."""
+    """`NAME[:NTH[+][:ACTION]],…`, NAME being `kind:moment:what`. Raises ValueError with what is wrong."""
     there, found = frozenset(known), []
     for each in text.split(","):
         parts = each.strip().split(":")
@@ -143,7 +145,8 @@ def parse(text: str, known: Iterable[str]) -> tuple[Fault, ...]:
         if name not in there:
             raise ValueError(f"there is no fault point {name!r}")
         nth, action = rest[0] if rest else "1", rest[1] if len(rest) > 1 else "kill"
-        if not (nth.isascii() and nth.isdigit()) or action not in ACTIONS or len(rest) > 2:
-            raise ValueError(f"{each!r} is not NAME[:NTH[:{'|'.join(ACTIONS)}]]")
-        found.append(Fault(name, int(nth), action))
+        number = nth.removesuffix("+")
+        if not (number.isascii() and number.isdigit() and int(number)) or action not in ACTIONS or len(rest) > 2:
+            raise ValueError(f"{each!r} is not NAME[:NTH[+][:{'|'.join(ACTIONS)}]]")
+        found.append(Fault(name, int(number), action, on=nth.endswith("+")))
     return tuple(found)

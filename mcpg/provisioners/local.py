@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import socket
 import weakref
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from mcpg.host.loopback import ask_health, reserve
 from mcpg.host.processes import Record, Watch
 from mcpg.host.words import redact, says_port_taken
 from mcpg.provisioners import attachment
-from mcpg.provisioners.replica import Ended, Replica, Shelf, write
+from mcpg.provisioners.replica import Ended, Replica, Shelf, delete, write
 
 log = logging.getLogger("mcpg.provisioners")
 
@@ -139,7 +138,7 @@ class Local:
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
-            await asyncio.to_thread(_delete, self._shelf.directory(instance_id))
+            await asyncio.to_thread(delete, self._shelf.directory(instance_id))
         ends = [result for result in results if isinstance(result, tuple)]
         return Removed(pids=tuple(pid for pid, _ in ends if pid), detail=_summary([how for _, how in ends if how]))
 
@@ -365,7 +364,7 @@ class Local:
 
     async def _discard(self, replica: Replica) -> None:
         await self._stop(replica)
-        await asyncio.to_thread(_delete, replica.directory)
+        await asyncio.to_thread(delete, replica.directory)
 
 
 def _reserve(preferred: int) -> socket.socket:
@@ -373,17 +372,6 @@ def _reserve(preferred: int) -> socket.socket:
         return reserve(preferred)
     except OSError as error:
         raise TemporaryError("no port is free on 127.0.0.1", cause=str(error)) from error
-
-
-def _delete(directory: Path) -> None:
-    faults.reach("files:before:delete")
-    try:
-        shutil.rmtree(directory)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise TemporaryError(f"{directory} cannot be deleted", cause=str(error)) from error
-    faults.reach("files:after:delete")
 
 
 def _placed(order: Order, replica: Replica, watch: Watch, *, started: bool) -> Placed:

@@ -181,6 +181,42 @@ class Site:
                     remembered.write_text(instance["instance_uid"])
         return await self.ask(key, "DELETE", f"{PLACE}/gateways/{remembered.read_text()}")
 
+    async def begin(self, key: str, name: str, *, delete: bool = False) -> str:
+        """A create or delete that is not followed; its operation's id."""
+        uid = self.folder / f"uid-{name}"
+        if delete and not uid.exists():
+            [instance] = await self.call("GET", "/v1/orgs/default/instances")
+            uid.write_text(instance["instance_uid"])
+        path = f"{PLACE}/gateways/{uid.read_text()}" if delete else f"{PLACE}/gateways"
+        headers = {"Idempotency-Key": key}
+        async with (
+            self.client() as client,
+            client.stream(
+                *(("DELETE", path) if delete else ("POST", path)),
+                headers=headers,
+                json=None if delete else {"name": name},
+            ) as answer,
+        ):
+            operation = str(answer.headers["x-operation-id"])
+        assert self.acked.setdefault(key, operation) == operation
+        return operation
+
+    async def followed(self, operation: str) -> dict[str, Any]:
+        """The last event of an operation, where it rests."""
+        async with self.client() as client:
+            events = parse_events((await client.get(f"/v1/operations/{operation}/events")).text)
+        if not events or events[-1]["_event"] != "end":
+            raise Died("the stream ended before the operation did")
+        return events[-2] | events[-1]
+
+    async def reaches(self, operation: str, state: str) -> dict[str, Any]:
+        """The operation, once it has been in *state* or is over."""
+        async with self.client() as client, client.stream("GET", f"/v1/operations/{operation}/events") as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data: ") and json.loads(line[6:]).get("state") == state:
+                    break
+        return dict(await self.call("GET", f"/v1/operations/{operation}"))
+
     async def settled(self) -> list[dict[str, Any]]:
         """Every operation at rest, with nobody asking for anything: each open one is followed to where it rests."""
         async with asyncio.timeout(BOUND_S):
