@@ -292,7 +292,7 @@ class Engine(Core):
             if not hasattr(exc, "code"):
                 log.exception("%s: %s failed", op.id, rest.effect)
             reason, data = failure(op, exc)
-            return Outcome(rest.failed, reason=reason, data=data)
+            return Outcome(rest.failed, facts=op.table.facts(), reason=reason, data=data)  # its guards ask for some
         finally:
             self._interrupt(op, rest, work)
         return None if driver.is_overtaken else await self._late(op, rest)

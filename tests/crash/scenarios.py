@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.crash.world import PLACE, Died, Site, gateways
 
 ECHO = (ROOT / "examples/echo.yaml").read_text()
-OTHER = ECHO + "# the same, said again\n"
+OTHER = ECHO.replace("Echo the arguments back", "Say the arguments again")
 BROKEN = "gateway: {no_such_key: 1}"
 Script = Callable[[Site], Awaitable[None]]
 
