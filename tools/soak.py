@@ -77,10 +77,10 @@ class Soak:
                 await self.publish(key, {"name": name, "replicas": chance.choice((1, 2))})
             else:
                 config = f"{ECHO}# {chance.randrange(4)}\n" if chance.random() > 0.05 else "gateway: {no_such_key: 1}"
-                await self.publish(key, {"name": name, "config_toml": config})
+                await self.publish(key, {"name": name, "config_toml": config}, cancel=chance.random() < 0.1)
 
-    async def publish(self, key: str, body: dict[str, Any]) -> None:
-        await self.ask(key, "POST", f"{PLACE}/gateways", body)
+    async def publish(self, key: str, body: dict[str, Any], *, cancel: bool = False) -> None:
+        await self.ask(key, "POST", f"{PLACE}/gateways", body, cancel=cancel)
 
     async def delete(self, key: str, name: str) -> None:
         instances = await self.patiently(lambda client: _json(client, "/v1/orgs/default/instances"))
@@ -90,7 +90,7 @@ class Soak:
         else:
             self.tally["nothing to delete"] += 1
 
-    async def ask(self, key: str, method: str, path: str, body: Any = None) -> None:
+    async def ask(self, key: str, method: str, path: str, body: Any = None, *, cancel: bool = False) -> None:
         """Until it is answered: accepted, and then followed to where it rests; or refused."""
 
         async def once(client: httpx.AsyncClient) -> tuple[str, dict[str, Any]]:
@@ -115,6 +115,8 @@ class Soak:
         again, refusal = await self.patiently(once)  # as a client that never saw the answer
         if again != operation:
             self.trouble.append(f"key {key} was told {operation}, and asked again {again or refusal}")
+        if cancel:
+            await self.patiently(lambda client: _json(client, f"/v1/operations/{operation}/cancel", "POST"))
         state = await self.follow(operation, key)
         self.tally[f"{method.lower()}: {state}"] += 1
 
@@ -195,9 +197,7 @@ class Soak:
                     running = gateways(site.folder)
                     if not running:
                         continue
-                    pid, mark = self.random.choice(running)
-                    for each in self.sites:
-                        each.down.add(mark)
+                    pid, _ = self.random.choice(running)
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
             self.tally[f"chaos: {mischief}"] += 1
@@ -237,10 +237,16 @@ class Soak:
                 killed_ones(site.folder)
 
     async def inspect(self, when: str) -> None:
-        async with asyncio.timeout(LONGEST):
-            for operation in await self.sites[0].settled():
-                if operation["state"] == "paused":
-                    self.tally["paused"] += 1
+        """Once everything rests; what paused is resumed, for nothing hinders it any more."""
+        for _ in range(3):
+            paused = [op["id"] for op in await self.sites[0].settled() if op["state"] == "paused"]
+            self.tally["paused, and resumed"] += len(paused)
+            for operation in paused:
+                await self.sites[0].call("POST", f"/v1/operations/{operation}/resume", {"reason": "the storm is over"})
+            if not paused:
+                break
+        else:
+            self.trouble.append(f"{when}: still paused: {paused}")
         for site in self.sites:
             site.acked |= self.told.operations
             self.trouble += [f"{when}: {words}" for words in await broken(site)]
@@ -267,8 +273,8 @@ class _Unanswered(Exception):
     """A refusal that says: try again."""
 
 
-async def _json(client: httpx.AsyncClient, path: str) -> Any:
-    answer = await client.get(path)
+async def _json(client: httpx.AsyncClient, path: str, method: str = "GET") -> Any:
+    answer = await client.request(method, path)
     if answer.status_code >= 500:
         raise _Unanswered
     return answer.json()
@@ -318,7 +324,8 @@ def main(argv: list[str]) -> int:
     print(f"soak: seed {given.seed}, {given.operations} operations")
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     zygote = Zygote()
-    site = Site(zygote, folder, provisioner="local", local_gateways_max=3 * NAMES, stop_grace_s=2.0)
+    quick = {"stop_grace_s": 2.0, "recovery_soak_s": 0.5, "recovery_pause_s": 1.0}
+    site = Site(zygote, folder, provisioner="local", local_gateways_max=3 * NAMES, **quick)
     soak = Soak([site], given.seed, given.operations, given.seconds)
     began = time.monotonic()
     try:
