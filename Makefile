@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs; the second time is quick.
-.PHONY: docs oidc migration demo test check lint unit bench setup gateway proto lock snapshots clean help
+.PHONY: crash soak docs oidc migration demo test check lint unit bench setup gateway proto lock snapshots clean help
 SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONWARNINGS :=
@@ -38,6 +38,12 @@ test: setup gateway oidc lint ## everything, on the real parts
 	@tools/shells.sh
 	$(PY) -m pytest -q -n 2 --durations=8
 
+crash: setup gateway ## kill -9 at every fault point, on both databases: docs/crash.md
+	MCPG_TEST_CRASH=all $(PY) -m pytest -q -n 2 --durations=8 tests/crash
+
+soak: setup gateway ## five hundred operations against control planes that are killed, frozen and cut off
+	$(PY) -m tools.soak
+
 bench: setup gateway ## ratios against references of the same run, as a table and JSON lines
 	@tools/postgres.sh
 	$(PY) -m benchmarks
@@ -58,6 +64,7 @@ snapshots: setup ## write snapshots/ anew; read the diff
 
 docs: setup ## docs/cli.md and docs/cli-schema.json from the command table
 	$(PY) -m tools.cli_docs
+	$(PY) -m tools.crash_doc
 
 clean: ## remove what make made
 	rm -rf .venv .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -23,7 +23,7 @@ from typing import Any
 
 import grpc
 
-from mcpg import __version__, logs
+from mcpg import __version__, faults, logs
 from mcpg.agent import control
 from mcpg.agent.sessions import Sessions
 from mcpg.agent.tokens import InstanceTokens
@@ -38,7 +38,7 @@ from mcpg.engine.loop import Engine
 from mcpg.engine.ports import Provisioner
 from mcpg.engine.seed import seed
 from mcpg.errors import McpgError, Usage
-from mcpg.machines import provision, recovery
+from mcpg.machines import TABLES, provision, recovery
 from mcpg.machines.table import Table
 from mcpg.present import Live
 from mcpg.provisioners.local import Local
@@ -357,9 +357,15 @@ def run(settings: Settings, *, on_ready: Callable[[Started], None]) -> int:
     """
     Serve until SIGTERM or SIGINT; 0 then. `on_ready` is called once everything answers.
 
-    Raises StateDirBusy, StateDirUnusable, NewerSchema, or McpgError for a port that is taken: nothing runs then.
+    Raises StateDirBusy, StateDirUnusable, NewerSchema, or McpgError for a port that is taken: nothing runs then. Usage for
+    a fault point that is not there.
     """
     logs.configure(json_lines=settings.json_logs, level=settings.log_level)
+    try:
+        faults.arm(os.environ, faults.points(TABLES))
+    except ValueError as exc:
+        hint = f"the names are in docs/crash.md; to run without: unset {faults.VARIABLE}"
+        raise Usage(f"{faults.VARIABLE} names no fault point", cause=str(exc), hint=hint) from exc
     sys.setswitchinterval(0.0005)  # the journal writer waits for the interpreter at each statement: 5 ms is too long
     asyncio.run(_serve(settings, on_ready))
     return 0

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.json_format import MessageToDict
 
+from mcpg import faults
 from mcpg.agent.follow import Follow
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.agent.pb import agent_pb2_grpc
@@ -92,11 +93,13 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
             software=_clean(request.version, 80),
             host={k: _clean(v, 200) for k, v in MessageToDict(request.host, preserving_proto_field_name=True).items()},
         )
+        faults.reach("agent:before:register")
         try:
             enrolled = await self._agents.register(request.bootstrap_token, who)
         except McpgError as exc:
             log.info("register of %s refused: %s", who.uid, exc.what)
             await _abort(context, exc)
+        faults.reach("agent:after:register")
         token, expires = self._tokens.issue(enrolled.agent_id, enrolled.generation)
         answer = pb.RegisterResponse(instance_jwt=token, instance_id=enrolled.agent_id)
         answer.credentials_refresh_at.FromSeconds(expires - LIFE_S // 2)
@@ -126,10 +129,12 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
         except McpgError as exc:
             await _abort(context, exc)
         try:
+            faults.reach("session:before:open")
             try:
                 await self._agents.opened(who.agent_id)
             except McpgError as exc:
                 await _abort(context, exc)
+            faults.reach("session:after:open")
             # The assigned config on every open: a gateway does not apply what it kept from last time.
             await self._sessions.push(session.instance_id)
             self._rotate_if_due(session)
@@ -190,9 +195,11 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
                 if not ok and TOO_EARLY in ack.error:
                     self._sessions.push_again(session, TOO_EARLY_S)
                     return
+                faults.reach("config:before:ack")
                 await self._agents.acked(
                     session.agent_id, _clean(ack.config_hash, MAX_HASH), ok=ok, words=_clean(ack.error)
                 )
+                faults.reach("config:after:ack")
             case "status_report":
                 await self._agents.heard(session.agent_id)
                 received = _clean(message.status_report.config_hash, MAX_HASH)

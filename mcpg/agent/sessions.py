@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from mcpg import faults
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.errors import Forbidden
 from mcpg.store import reads, writes
@@ -166,6 +167,7 @@ class Sessions:
             return 0
         known = {session.replica for session in self._by_instance.get(instance_id, ())}
         configs = await reads.assigned_of(self._db, instance, known)
+        faults.reach("config:before:push")
         sent = 0
         for session in self._by_instance.get(instance_id, set()):
             config = configs.get(session.replica)
@@ -176,6 +178,7 @@ class Sessions:
                 session.pushed_hash = config["rendered_sha256"]
                 session.outbox.put_nowait(config_update(config["rendered_sha256"], config["rendered"]))
                 sent += 1
+        faults.reach("config:after:push")
         return sent
 
     def push_again(self, session: Session, delay_s: float) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mcpg import faults
 from mcpg.engine.clocks import Clocks, Later, on_the_loop
 from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
@@ -91,7 +92,9 @@ class Agents:
         now, token = self._engine.clock(), "ENROL-" + secrets.token_urlsafe(24)
         row = {"id": short_id("tok-"), "nonce_hash": nonce_hash(token), "created_at": now, **columns}
         row["expires_at"] = now + ttl_s * 1_000_000
+        faults.reach("token:before:mint")
         await self._engine.db.writer.execute(writes.insert_token(row))
+        faults.reach("token:after:mint")
         return row, f"{self._enrol_base()}/enroll/v1#token={token}"
 
     # ---- enrolment

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mcpg import faults
 from mcpg.engine import allocator, rolling
 from mcpg.engine.core import Core
 from mcpg.engine.effects import Companions, count, departures, ended, need_of, not_created, room_of
@@ -51,7 +52,9 @@ async def compensate(engine: Core, op: Operation) -> Outcome:
     done: list[dict[str, Any]] = []
     also: Companions = ()
     for step in plan(op, lines):
+        faults.reach(f"undo:before:{step.undo}")
         words, more = await RUN[step.undo](engine, op, lines)
+        faults.reach(f"undo:after:{step.undo}")
         done.append({**asdict(step), "did": words})
         also += more
     cancelled = next((line for line in reversed(lines) if line.event == P.CANCEL.value), None)

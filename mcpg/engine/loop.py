@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 
+from mcpg import faults
 from mcpg.engine import adrift, supervision
 from mcpg.engine.agents import Agents
 from mcpg.engine.attempts import Backoff, again, last_words, paused_by
@@ -91,21 +92,15 @@ class Engine(Core):
     # ---- life
 
     async def start(self) -> None:
-        """Adopt what runs, then take every open operation that is ours, or nobody's."""
-        missed: list[Exited] = []
-        heard = missed.append  # until every open operation is taken, an end is only noted
-
-        def on_exit(exited: Exited) -> None:
-            heard(exited)
-
+        """Adopt what runs, then take every open operation that is ours, or nobody's: what ended before that is known then."""
+        faults.reach("start:before:adopt")
         if self.provisioner is not None:
-            await self.provisioner.start(on_exit)
+            await self.provisioner.start(self.on_exit)
+        faults.reach("start:after:adopt")
         await self.reach.start()
         for row in await self.leases.start():
             self.take(Operation.of(row))
-        heard = self.on_exit
-        for exited in missed:
-            self.on_exit(exited)
+        faults.reach("start:after:takeover")
         self.aside(supervision.sweep(self))
         if self.leases.shared and self.provisioner is not None:
             self.aside(adrift.patrol(self))
@@ -343,10 +338,16 @@ class Engine(Core):
             if not hasattr(exc, "code"):
                 log.exception("%s: %s failed", op.id, rest.effect)
             reason, data = failure(op, exc)
-            return Outcome(rest.failed, reason=reason, data=data)
+            return Outcome(rest.failed, facts=op.table.facts(), reason=reason, data=data)  # its guards ask for some
         finally:
             self._interrupt(op, rest, work)
         return None if driver.is_overtaken else await self._late(op, rest)
+
+    async def _attempt(self, op: Operation, rest: Work) -> Outcome:
+        faults.reach(f"effect:before:{rest.effect}")
+        outcome = await WORK[rest.effect](self, op)
+        faults.reach(f"effect:after:{rest.effect}")
+        return outcome
 
     async def _until(self, driver: _Driver, work: asyncio.Future[Outcome] | None, seconds: float | None) -> None:
         """Until *work* is done, *seconds* or the state's deadline have passed, or somebody else moves the row."""
@@ -370,7 +371,7 @@ class Engine(Core):
 
     def _begin(self, op: Operation, rest: Work) -> asyncio.Future[Outcome]:
         """The effect as a task of its own. Until it has ended, no other work begins on its gateway."""
-        work = asyncio.ensure_future(WORK[rest.effect](self, op))
+        work = asyncio.ensure_future(self._attempt(op, rest))
         at_work = self._at_work.setdefault(op.instance_id, set())
         at_work.add(work)
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from mcpg import faults
 from mcpg.errors import PermanentError, TemporaryError
 
 MARKER: Final = "MCPG_CTL_REPLICA"
@@ -146,9 +147,12 @@ async def launch(
     stdout and stderr are appended to *log*. A program that cannot be exec'ed has a record too, and ends with code 126
     or 127, its reason in the log. Raises TemporaryError when the machine cannot start a process now.
     """
+    faults.reach("replica:before:launch")
     pid, read_end = _spawn(["/bin/sh", "-c", _LAUNCHER, "sh", str(record), str(log_offset), *argv], log, cwd, env)
+    faults.reach("replica:between:launch")
     await _end_of_file(read_end)
     written = read_record(record)
+    faults.reach("replica:after:launch")
     if written is not None and written.identity.pid == pid:
         return pid
     code = collect(pid, block=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from mcpg import faults
 from mcpg.engine import config
 from mcpg.engine.ports import Answer, Exited, Order, Placed, Removed
 from mcpg.errors import BadConfig, GatewayExited, PermanentError, TemporaryError
@@ -27,7 +27,7 @@ from mcpg.host.processes import Record, Watch
 from mcpg.host.words import redact, says_port_taken
 from mcpg.provisioners import attachment
 from mcpg.provisioners.locks import Locks
-from mcpg.provisioners.replica import Ended, Replica, Shelf, write
+from mcpg.provisioners.replica import Ended, Replica, Shelf, delete, write
 
 log = logging.getLogger("mcpg.provisioners")
 
@@ -71,13 +71,23 @@ class Local:
         self._locks = Locks(self._shelf)
 
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
-        """Adopt what lives, report what ended meanwhile (at least once: a crash in between repeats it)."""
+        """
+        Adopt what lives; report what ended meanwhile, and again what was reported and not started since: whoever was told
+        may have been killed before it was written down.
+        """
         self._on_exit = on_exit
         try:
             await self._find_gateway()
         except PermanentError:
             self.gateway_version = ""  # apply says it, when a gateway is wanted; what runs is looked after meanwhile
         await self.watch_all()
+        for replica in self._shelf.everything():
+            if (
+                not replica.launched()
+                and (ended := replica.last_end())
+                and not self._locks.is_elsewhere(replica.instance_id)
+            ):
+                on_exit(Exited(replica.instance_id, replica.number, 0, ended.reason, replica.words(ended.log_offset)))
 
     async def watch_all(self) -> None:
         """Watch what another control plane started in this directory meanwhile; report what ended before we could."""
@@ -138,10 +148,12 @@ class Local:
                     bind, control_plane = config.booted(replica.boot_file.read_text(encoding="utf-8"))
                 except (OSError, BadConfig):
                     continue  # never started, or not as we wrote it: the next start writes it anew
+                faults.reach("replica:before:keep")
                 try:
                     write(replica.boot_file, config.boot(config_text, bind=bind, control_plane=control_plane))
                 except OSError as exc:  # it serves that config; the next start writes the file anew, or says why not
                     log.warning("%s cannot be rewritten: %s", replica.boot_file, exc)
+                faults.reach("replica:after:keep")
 
     async def remove(self, instance_id: str) -> Removed:
         """SIGTERM, after the grace SIGKILL, then the files. Raises TemporaryError for a process that will not die."""
@@ -151,7 +163,7 @@ class Local:
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
-            await asyncio.to_thread(_delete, self._shelf.directory(instance_id))
+            await asyncio.to_thread(delete, self._shelf.directory(instance_id))
             self._locks.forget(instance_id)
         ends = [result for result in results if isinstance(result, tuple)]
         return Removed(pids=tuple(pid for pid, _ in ends if pid), detail=_summary([how for _, how in ends if how]))
@@ -216,10 +228,12 @@ class Local:
             replica.remember_port(port)
             replica.remember_control_plane(self._grpc_url)
             attach = attachment.control_plane(order, replica, gateway, self._grpc_url, url)
+            faults.reach("replica:before:boot-file")
             write(
                 replica.boot_file,
                 config.boot(order.config(replica.number), bind=f"127.0.0.1:{port}", control_plane=attach),
             )
+            faults.reach("replica:after:boot-file")
             replica.forget_ends()
             launched = await processes.launch(
                 gateway.argv,
@@ -325,12 +339,15 @@ class Local:
     def _report(self, replica: Replica, operation_id: str, pid: int, reason: str, log_offset: int) -> None:
         """Tell, then note that it was told."""
         words = replica.words(log_offset)
+        faults.reach("replica:before:report")
         if self._on_exit is not None:
             self._on_exit(Exited(replica.instance_id, replica.number, pid, reason, words))
+        faults.reach("replica:between:report")
         record = processes.read_record(replica.pid_file(operation_id))
         is_same = record is None or record.identity.pid == pid  # another control plane may have launched it anew
         if replica.directory.is_dir() and is_same:
             replica.mark_ended(operation_id, Ended(reason, log_offset))
+        faults.reach("replica:after:report")
 
     async def _ask(self, replica: Replica) -> Answer:
         loop = asyncio.get_running_loop()
@@ -356,6 +373,7 @@ class Local:
 
     async def _stop(self, replica: Replica) -> tuple[int, str]:
         """(pid, how) of the process that ran, (0, "") when none did. Nothing that carries its marker is left."""
+        faults.reach("replica:before:stop")
         watch = await self._living(replica)
         how = ""
         if watch is not None:
@@ -365,12 +383,14 @@ class Local:
                 watch.expected = False
                 raise TemporaryError(f"process {watch.identity.pid} does not end", cause="not even by SIGKILL")
             how = "SIGTERM" if gently else f"SIGKILL after {self._stop_grace_s:g} s"
+        faults.reach("replica:between:stop")
         left = await processes.end_marked(replica.marker)
+        faults.reach("replica:after:stop")
         return (watch.identity.pid if watch else 0), how or ("SIGKILL" if left else "")
 
     async def _discard(self, replica: Replica) -> None:
         await self._stop(replica)
-        await asyncio.to_thread(_delete, replica.directory)
+        await asyncio.to_thread(delete, replica.directory)
 
 
 def _reserve(preferred: int) -> socket.socket:
@@ -378,15 +398,6 @@ def _reserve(preferred: int) -> socket.socket:
         return reserve(preferred)
     except OSError as error:
         raise TemporaryError("no port is free on 127.0.0.1", cause=str(error)) from error
-
-
-def _delete(directory: Path) -> None:
-    try:
-        shutil.rmtree(directory)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise TemporaryError(f"{directory} cannot be deleted", cause=str(error)) from error
 
 
 def _placed(order: Order, replica: Replica, watch: Watch, *, started: bool) -> Placed:

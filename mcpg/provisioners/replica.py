@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mcpg.errors import PermanentError
+from mcpg import faults
+from mcpg.errors import PermanentError, TemporaryError
 from mcpg.host import words
 
 LOG_BYTES: Final = 10 * 1024 * 1024  # a log beyond this becomes log.1 at the next start; log.1 goes
@@ -95,6 +97,11 @@ class Replica:
         write(pid_file.with_suffix(".ended"), json.dumps([ended.reason, ended.log_offset]))
         pid_file.unlink(missing_ok=True)
 
+    def last_end(self) -> Ended | None:
+        """How the process that ran last ended, while no other was started since."""
+        paths = sorted(self.directory.glob("*.ended"), key=lambda path: path.stat().st_mtime_ns)
+        return self.ended(paths[-1].stem) if paths else None
+
     def ended(self, operation_id: str) -> Ended | None:
         try:
             reason, offset = json.loads(self.pid_file(operation_id).with_suffix(".ended").read_text())
@@ -147,6 +154,18 @@ def write(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def delete(directory: Path) -> None:
+    """Nothing of *directory* is left; succeeds when there is nothing. Raises TemporaryError."""
+    faults.reach("files:before:delete")
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise TemporaryError(f"{directory} cannot be deleted", cause=str(error)) from error
+    faults.reach("files:after:delete")
 
 
 class Shelf:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from mcpg import faults
 from mcpg.errors import Unavailable
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.journal import Line, Scribe, Timeout, Unit, table_timeout
@@ -30,7 +31,7 @@ from mcpg.store.postgres_link import (
     unavailable,
     words,
 )
-from mcpg.store.writer import MAX_BATCH, Fate, JournalWriter, Waiting
+from mcpg.store.writer import MAX_BATCH, Fate, JournalWriter, Waiting, reach
 
 log = logging.getLogger("mcpg.store")
 
@@ -128,8 +129,12 @@ class PostgresWriter(JournalWriter):
             await con.execute("ROLLBACK")
             await con.execute(_BEGIN)
             fates = [await _apply(con, appender, unit) for unit in units]
+        if faults.armed is not None:
+            reach("before", fates)
         try:
             status = await con.execute("COMMIT")
+            if faults.armed is not None:
+                reach("after", fates)
         except Exception as exc:
             raise _CommitLost(words(exc)) from exc
         if status != "COMMIT":

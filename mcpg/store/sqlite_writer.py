@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mcpg import faults
 from mcpg.errors import Unavailable
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.config import BUSY_TIMEOUT_MS, SYNCHRONOUS
@@ -35,7 +36,7 @@ from mcpg.store.journal import (
     refusal,
     table_timeout,
 )
-from mcpg.store.writer import MAX_BATCH, Fate, JournalWriter, Waiting
+from mcpg.store.writer import MAX_BATCH, Fate, JournalWriter, Waiting, reach
 
 log = logging.getLogger("mcpg.store")
 
@@ -167,8 +168,12 @@ class SqliteWriter(JournalWriter):
                 db.execute("ROLLBACK")
                 db.execute("BEGIN IMMEDIATE")
                 fates = [(future, _apply(db, appender, unit)) for unit, future in batch]
+            if faults.armed is not None:
+                reach("before", [fate for _, fate in fates])
             db.execute("COMMIT")
             self.commits += 1
+            if faults.armed is not None:
+                reach("after", [fate for _, fate in fates])
         except Exception as exc:
             log.exception("journal: a batch of %d could not be written", len(batch))
             if db.in_transaction:

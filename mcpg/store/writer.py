@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
+from mcpg import faults
 from mcpg.errors import Unavailable
 from mcpg.store.journal import Also, Fire, Line, Unit
 from mcpg.store.listeners import Listener, Listeners
@@ -20,6 +22,13 @@ Waiting = tuple[Unit, "asyncio.Future[list[Line]]"]
 Fate = tuple["asyncio.Future[list[Line]]", "list[Line] | BaseException"]
 
 MAX_BATCH = 256
+
+
+def reach(moment: str, fates: Iterable[list[Line] | BaseException]) -> None:
+    """The fault points of a commit: those of every move in the batch. Call it only when something is armed."""
+    for fate in fates:
+        if not isinstance(fate, BaseException):
+            faults.commits(moment, [(line.machine, line.event) for line in fate])
 
 
 class JournalWriter(ABC):

@@ -282,7 +282,7 @@ async def test_an_end_is_seen_with_its_code_and_its_words_without_secrets(
     assert (await local.probe(instance_id))[0].detail == "not running"
 
 
-async def test_an_end_that_nobody_watched_is_reported_once_at_the_next_start(
+async def test_an_end_that_nobody_watched_is_reported_at_each_start_until_it_is_started_again(
     make: Make, fake: Fake, instance_id: str, exits: Exits
 ) -> None:
     gateway = fake(SLEEPER)
@@ -294,6 +294,11 @@ async def test_an_end_that_nobody_watched_is_reported_once_at_the_next_start(
     os.waitid(os.P_PID, placed.pid, os.WEXITED | os.WNOWAIT)
     await make(gateway).start(exits)
     assert (await exits.next()).reason == "signal 15"
+    after = make(gateway)
+    await after.start(exits)  # who heard of it may have been killed before it was written down
+    assert (await exits.next()).reason == "signal 15"
+    await after.apply(order(instance_id, operation_id="op-2"))
+    await after.stop()
     await make(gateway).start(exits)
     assert exits.none
 
