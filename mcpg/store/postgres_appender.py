@@ -35,7 +35,7 @@ from mcpg.store.journal import (
     moved_on,
     refusal,
 )
-from mcpg.store.sql import access, dollars
+from mcpg.store.sql import Access, access, dollars
 
 Connection = Any  # asyncpg.Connection: it comes without types
 _DECISIVE = re.compile(
@@ -53,43 +53,50 @@ class _Statement(NamedTuple):
     refuse: Callable[[str], McpgError]
 
 
+_Last = tuple[int, str]  # a wave and a text
+
+
 class _Plan:
     """Statements in waves: those of one wave and one text go together."""
 
     def __init__(self) -> None:
         self.waves: list[dict[str, list[_Statement]]] = []
         self.lines: list[tuple[Any, ...]] = []
-        self._rows: dict[tuple[str, str, Any], tuple[int, str]] = {}  # the last statement on a row: wave and text
-        self._columns: dict[str, dict[str, int]] = {}  # by table, the last wave for each column rows were named by
-        self._whole: dict[str, tuple[int, str]] = {}  # the last statement on a whole table
+        self._rows: dict[tuple[str, bool, str, Any], _Last] = {}  # the last statement on a row
+        self._columns: dict[tuple[str, bool], dict[str, int]] = {}  # the last wave by the column that named its rows
+        self._whole: dict[tuple[str, bool], _Last] = {}  # the last statement on a whole table
 
     def add(self, sql: str, statement: _Statement) -> None:
-        touched = access(sql)
-        row = touched.row(statement.params)
-        wave = 0
-        for table in touched.tables:
-            wave = max(wave, self._after(table, row, sql))
+        touched = [(each, each.row(statement.params)) for each in access(sql)]
+        wave = max(self._after(each, row, sql) for each, row in touched)
         while len(self.waves) <= wave:
             self.waves.append({})
         self.waves[wave].setdefault(sql, []).append(statement)
-        for table in touched.tables:
+        for each, row in touched:
+            kind = (each.table, each.adds)
             if row is None:
-                self._whole[table] = (wave, sql)
+                self._whole[kind] = (wave, sql)
             else:
-                self._rows[(table, *row)] = (wave, sql)
-                columns = self._columns.setdefault(table, {})
+                self._rows[*kind, *row] = (wave, sql)
+                columns = self._columns.setdefault(kind, {})
                 columns[row[0]] = max(columns.get(row[0], 0), wave)
 
-    def _after(self, table: str, row: tuple[str, Any] | None, sql: str) -> int:
+    def _after(self, touched: Access, row: tuple[str, Any] | None, sql: str) -> int:
         """The first wave in which *sql* comes behind all that touched what it touches."""
-        wave, text = self._whole.get(table, (-1, ""))
-        first = wave if text == sql else wave + 1
-        for column, last in self._columns.get(table, {}).items():
-            if row is None or column != row[0]:
-                first = max(first, last + 1)
-        if row is not None:
-            wave, text = self._rows.get((table, *row), (-1, ""))
-            first = max(first, wave if text == sql else wave + 1)
+        first = 0
+        for adds in (False, True):
+            if adds and touched.adds:
+                continue  # two that add may come in any order
+            kind = (touched.table, adds)
+            lasts = [self._whole.get(kind)]
+            if row is not None:
+                lasts.append(self._rows.get((*kind, *row)))
+            for last in lasts:
+                if last is not None:
+                    first = max(first, last[0] if last[1] == sql else last[0] + 1)
+            for column, wave in self._columns.get(kind, {}).items():
+                if row is None or column != row[0]:
+                    first = max(first, wave + 1)
         return first
 
 
@@ -153,7 +160,7 @@ class Appender:
     def _forget(self, also: Also) -> None:
         """A companion that sets what an event is decided on makes what is known of those rows old."""
         if _DECISIVE.search(also.sql):
-            tables = access(also.sql).tables
+            tables = {each.table for each in access(also.sql)}
             self._heads = {key: head for key, head in self._heads.items() if key[0] not in tables}
 
     # ---- what is asked

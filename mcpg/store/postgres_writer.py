@@ -45,6 +45,8 @@ class _CommitLost(Exception):
 
 
 class PostgresWriter(JournalWriter):
+    """`one_by_one` counts the batches that held a refusal, so that their units were done one after the other."""
+
     def __init__(self, url: str, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> None:
         super().__init__()
         self._url = url
@@ -53,6 +55,7 @@ class PostgresWriter(JournalWriter):
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._con: Connection | None = None
+        self.one_by_one = 0
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -126,6 +129,7 @@ class PostgresWriter(JournalWriter):
         except Exception as exc:  # some unit was refused: which one, and how, is found out below
             if con.is_closed() or is_away(exc) or _is_of_the_database(exc):
                 raise
+            self.one_by_one += 1
             await con.execute("ROLLBACK")
             await con.execute(_BEGIN)
             fates = [await _apply(con, appender, unit) for unit in units]

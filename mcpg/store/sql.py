@@ -17,6 +17,8 @@ _TABLES = re.compile(r"\b(?:FROM|JOIN|UPDATE|INTO)\s+([a-z_]+)", re.IGNORECASE)
 _INSERT = re.compile(r"INSERT INTO ([a-z_]+)\(([^)]*)\) VALUES\(([?\d,]*)\)", re.IGNORECASE)
 _CHANGE = re.compile(r"(?:UPDATE|DELETE FROM) ([a-z_]+)\b.* WHERE (.*)$", re.IGNORECASE | re.DOTALL)
 _ROW = re.compile(r"(?:^| AND )((?:instance_|cluster_)?id)=\?(\d*)", re.IGNORECASE)
+_LOOKUP = re.compile(r"\(SELECT [a-z_]+ FROM ([a-z_]+) WHERE ((?:instance_)?id)=\?(\d+)\)")
+_ADDS = re.compile(r"([a-z_]+)=\1[+-]")
 _NESTED = re.compile(r"\([^()]*\)")
 
 
@@ -46,34 +48,53 @@ def marks(values: list[str]) -> tuple[str, list[str]]:
 
 
 class Access(NamedTuple):
-    """What a statement touches: all of `tables`; or, of one table, the rows with *column* equal to parameter number *param*."""
+    """
+    One table that a statement touches: the rows with *column* equal to parameter number *param*, or all of it. `adds`: it
+    does nothing but add to counters, and then it does not matter which of two comes first, unless one is refused.
+    """
 
-    tables: frozenset[str]
+    table: str
     column: str = ""
     param: int = -1
+    adds: bool = False
 
     def row(self, params: tuple[Any, ...]) -> tuple[str, Any] | None:
-        """The column and its value, None for whole tables."""
+        """The column and its value, None for the whole table."""
         return (self.column, params[self.param]) if self.column else None
 
 
 @lru_cache(maxsize=1024)
-def access(sql: str) -> Access:
+def access(sql: str) -> tuple[Access, ...]:
     """Of a statement that writes. A text that is not understood touches whole tables: slower, and never wrong."""
-    tables = frozenset(name.lower() for name in _TABLES.findall(sql) if name.lower() != "set")
-    if "SELECT" in sql.upper():
-        return Access(tables)
+    looked_up = [Access(table, column, int(number) - 1) for table, column, number in _LOOKUP.findall(sql)]
+    rest = _LOOKUP.sub(lambda found: "_" * len(found[0]), sql)
+    if "SELECT" in rest.upper():
+        return tuple(Access(name) for name in sorted({n.lower() for n in _TABLES.findall(sql)} - {"set"}))
+    return (_changed(rest), *looked_up)
+
+
+def _changed(sql: str) -> Access:
+    """Of a statement without another in it."""
     if insert := _INSERT.match(sql):
         columns = [c.strip() for c in insert[2].split(",")]
         column = "id" if "id" in columns else columns[0]
-        return Access(tables, column, columns.index(column))
-    if change := _CHANGE.match(sql):
-        where, before = change[2], sql[: change.start(2)].count("?")
-        blank = where
-        while _NESTED.search(blank):
-            blank = _NESTED.sub(lambda m: "_" * len(m[0]), blank)
-        found = _ROW.search(blank)
-        if found and not re.search(r"\bOR\b", blank, re.IGNORECASE):
-            at = int(found[2]) - 1 if found[2] else before + where[: found.start(2)].count("?") - 1
-            return Access(tables, found[1], at)
-    return Access(tables)
+        return Access(insert[1], column, columns.index(column))
+    change = _CHANGE.match(sql)
+    if change is None:
+        return Access(next(iter(_TABLES.findall(sql)), ""))
+    where, before = change[2], sql[: change.start(2)].count("?")
+    sets = _blank(sql[change.end(1) : change.start(2)]).strip().removeprefix("SET ").removesuffix(" WHERE")
+    adds = sql.startswith("UPDATE") and all(_ADDS.match(each.strip()) for each in sets.split(","))
+    flat = _blank(where)
+    found = _ROW.search(flat)
+    if found is None or re.search(r"\bOR\b", flat, re.IGNORECASE):
+        return Access(change[1], adds=adds)
+    at = int(found[2]) - 1 if found[2] else before + where[: found.start(2)].count("?") - 1
+    return Access(change[1], found[1], at, adds)
+
+
+def _blank(text: str) -> str:
+    """*text* with everything in parentheses blanked, as long as it was."""
+    while _NESTED.search(text):
+        text = _NESTED.sub(lambda found: "_" * len(found[0]), text)
+    return text

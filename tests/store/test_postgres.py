@@ -12,9 +12,10 @@ import pytest
 from mcpg.errors import Conflict, Unavailable
 from mcpg.machines import cluster
 from mcpg.machines.cluster import Event
-from mcpg.store import reads
+from mcpg.store import postgres_link, reads
 from mcpg.store.database import Database
 from mcpg.store.journal import Also, Fire, Line, line_hash
+from mcpg.store.postgres_link import JOURNAL_LOCK
 from tests.conftest import NewDatabase
 from tests.postgres import Server
 from tests.store.conftest import born
@@ -144,6 +145,22 @@ async def test_a_cursor_on_line_ids_misses_nothing_that_two_control_planes_write
     assert len(seen) == 400
 
 
+async def test_a_journal_transaction_waits_for_that_of_another_control_plane(db: Database, url: str) -> None:
+    """Or a line with a higher id could be seen, and a cursor moved on, before one with a lower id is."""
+    await born(db)
+    con = await asyncpg.connect(url)
+    await con.execute(f"BEGIN; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})")
+    fire = asyncio.create_task(db.writer.fire(turn("c1", 1)))
+    waiting = "SELECT count(*) AS n FROM pg_locks WHERE locktype='advisory' AND NOT granted"
+    async with asyncio.timeout(8):
+        while not (await con.fetchval(waiting)) and not fire.done():
+            await asyncio.sleep(0.01)
+        assert not fire.done()
+        await con.execute("COMMIT")
+        assert (await fire).seq == 2
+    await con.close()
+
+
 async def test_what_one_notifies_all_hear_also_after_a_cut(
     db: Database, other: Database, url: str, postgres: Server
 ) -> None:
@@ -231,6 +248,26 @@ async def test_an_idle_connection_that_was_cut_costs_its_next_caller_nothing(
     assert len(await reads.history(db, "c1")) == 2
 
 
+_ONCE = """
+CREATE SEQUENCE cuts;
+CREATE FUNCTION cut_once() RETURNS int LANGUAGE plpgsql AS
+ $$ BEGIN IF nextval('cuts') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN 7; END $$;
+CREATE FUNCTION cut_once_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM cut_once(); RETURN NEW; END $$;
+CREATE TRIGGER cuts BEFORE UPDATE ON cluster FOR EACH ROW EXECUTE FUNCTION cut_once_here();
+"""
+
+
+async def test_what_was_cut_before_commit_is_done_again_and_nobody_hears_of_it(db: Database, url: str) -> None:
+    await born(db)
+    con = await asyncpg.connect(url)
+    await con.execute(_ONCE)
+    assert (await db.writer.fire(turn("c1", 1))).seq == 2
+    await con.execute("SELECT setval('cuts', 1, false)")
+    assert await db.rows("SELECT cut_once() AS n") == [{"n": 7}]
+    assert [line.seq for line in await reads.history(db, "c1")] == [1, 2]
+    await con.close()
+
+
 async def test_a_database_that_is_away_is_unavailable_and_back_when_it_is_back(
     db: Database, url: str, postgres: Server
 ) -> None:
@@ -266,11 +303,9 @@ async def test_a_commit_whose_answer_was_lost_is_told_as_that(db: Database, url:
 
 async def test_a_peer_that_stops_inside_its_transaction_does_not_stop_the_others(db: Database, url: str) -> None:
     """The journal's lock is held by a session that says no more: the settings of ours would end it within seconds."""
-    from mcpg.store import postgres_link
-
     await born(db)
     silent = await postgres_link.connect(url, idle_in_transaction_session_timeout="300ms")
-    await silent.execute(f"BEGIN; SELECT pg_advisory_xact_lock({postgres_link.JOURNAL_LOCK})")
+    await silent.execute(f"BEGIN; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})")
     async with asyncio.timeout(20):
         assert (await db.writer.fire(turn("c1", 1))).seq == 2
     silent.terminate()
@@ -295,6 +330,7 @@ async def test_companions_of_one_row_keep_their_order_whatever_goes_together(db:
     units += [[everybody], *([double(f"c{i}")] for i in range(8))]
     await asyncio.gather(*(db.writer.submit(unit) for unit in units))
     assert {row["gateways_used"] for row in await db.rows("SELECT gateways_used FROM cluster")} == {8}
+    assert db.writer.one_by_one == 0  # type: ignore[attr-defined]
 
 
 async def test_one_subject_may_move_often_in_one_batch(db: Database) -> None:
@@ -304,6 +340,7 @@ async def test_one_subject_may_move_often_in_one_batch(db: Database) -> None:
     lines = await asyncio.gather(*(db.writer.fire(move) for move in moves))
     assert [line.seq for line in lines] == list(range(2, 22))
     assert db.writer.commits - commits <= 2
+    assert db.writer.one_by_one == 0  # type: ignore[attr-defined]
     assert all(line_hash(line) == line.hash for line in await reads.history(db, "c1"))
 
 
