@@ -226,7 +226,7 @@ async def test_machines_are_what_the_engine_runs(plane: Plane) -> None:
 async def test_an_unknown_machine_is_not_found_and_those_there_are_named(plane: Plane) -> None:
     answer = await plane.client.get("/v1/machines/washing")
     assert answer.status_code == 404
-    assert answer.json()["detail"] == "machines: provision, teardown, enrolment, cluster"
+    assert answer.json()["detail"] == "machines: provision, teardown, recovery, enrolment, cluster"
 
 
 # ---- enrolment tokens
