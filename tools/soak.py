@@ -3,8 +3,9 @@
 
 Clients create, update, scale and delete gateways, each request with an Idempotency-Key, asked again until it is answered,
 each ladder followed to its end over every interruption. Meanwhile a hand at random kills -9 control planes and gateways,
-and freezes control planes. Then it stops, everything comes to rest, and tests/crash/invariants.py looks at the database, the
-processes and the disk; every gateway is deleted, and it looks again. A seed decides what is done; time decides the rest.
+freezes control planes, and cuts the network between them and a PostgreSQL. Then it stops, everything comes to rest, and
+tests/crash/invariants.py looks at the database, the processes and the disk; every gateway is deleted, and it looks again.
+A seed decides what is done; time decides the rest.
 
     python -m tools.soak --seed 7 --operations 500
 """
@@ -24,7 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,17 @@ import httpx
 
 from tests.conftest import ROOT
 from tests.crash.invariants import broken, read
-from tests.crash.world import PLACE, Site, Zygote, gateways, killed_ones
+from tests.crash.world import PLACE, PLAIN, Site, Zygote, gateways, killed_ones
+from tests.postgres import Server as Database
+from tests.postgres import serving
+from tools.soak_net import Wire
 
 ECHO = (ROOT / "examples/echo.yaml").read_text()
 CLIENTS = 6  # that ask at the same time
 NAMES = 14  # gateways that they ask for
 LONGEST = 120.0  # seconds anything may take to come to rest, on a busy machine
-AGAIN_S = 0.05  # before a request that was not answered is sent again
+STARTS = 20
+AGAIN_S = 0.2  # before a request that was not answered is sent again
 
 
 @dataclass
@@ -52,10 +57,14 @@ class Told:
 
 
 class Soak:
-    def __init__(self, sites: list[Site], seed: int, operations: int, seconds: float) -> None:
+    """`wires` lie between control planes and their database, one each, in their order; none with SQLite."""
+
+    def __init__(self, sites: list[Site], wires: list[Wire], seed: int, operations: int, seconds: float) -> None:
         self.sites = sites
+        self.wires = wires
         self.left = operations
-        self.ends_at = time.monotonic() + seconds
+        self.began = time.monotonic()
+        self.ends_at = self.began + seconds
         self.random = random.Random(seed)  # noqa: S311 - a seed is the point
         self.told = Told()
         self.tally: Counter[str] = Counter()
@@ -152,7 +161,9 @@ class Soak:
             site = self.random.choice(self.sites)
             headers = {"Last-Event-ID": after} if after else {}
             with suppress(httpx.HTTPError):
-                async with httpx.AsyncClient(base_url=site.url, timeout=LONGEST, trust_env=False) as client:
+                async with httpx.AsyncClient(
+                    base_url=site.url, timeout=LONGEST, trust_env=False, verify=PLAIN
+                ) as client:
                     async for event, data, number in _events(client, "/v1/events", headers):
                         after = number or after
                         if event:
@@ -165,7 +176,9 @@ class Soak:
             while True:
                 site = self.random.choice(self.sites)
                 try:
-                    async with httpx.AsyncClient(base_url=site.url, timeout=LONGEST / 2, trust_env=False) as client:
+                    async with httpx.AsyncClient(
+                        base_url=site.url, timeout=LONGEST / 2, trust_env=False, verify=PLAIN
+                    ) as client:
                         return await once(client)
                 except (httpx.HTTPError, _Unanswered):
                     self.tally["asked again"] += 1
@@ -175,7 +188,9 @@ class Soak:
 
     async def chaos(self) -> None:
         """One thing after another until it is time to calm down; whatever it broke then is whole again."""
-        what = {"kill": 5, "freeze": 2, "kill a gateway": 3}
+        what = {"kill": 5, "freeze": 2, "kill a gateway": 3} | (
+            {"reset": 2, "refuse": 2, "stall": 2} if self.wires else {}
+        )
         while not self.calm.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.random.uniform(0.1, 1.5)):
@@ -193,6 +208,11 @@ class Soak:
                         os.kill(site.pid, signal.SIGSTOP)
                         await asyncio.sleep(self.random.uniform(0.1, 1.0))
                         os.kill(site.pid, signal.SIGCONT)
+                case "reset" | "refuse" | "stall":
+                    wire = self.random.choice(self.wires)
+                    getattr(wire, mischief)()
+                    await asyncio.sleep(self.random.uniform(0.1, 1.5))
+                    wire.heal()
                 case _:
                     running = gateways(site.folder)
                     if not running:
@@ -203,8 +223,12 @@ class Soak:
             self.tally[f"chaos: {mischief}"] += 1
 
     async def start(self, site: Site) -> None:
-        if not site.is_running and not await site.start():
-            self.trouble.append(f"a control plane did not start again:\n{site.said[-2000:]}")
+        """As a supervisor does: once more when it refuses to start, which it may while its database is away."""
+        for _ in range(STARTS):
+            if site.is_running or await site.start():
+                return
+            self.tally["a start refused"] += 1
+        self.trouble.append(f"a control plane did not start again:\n{site.said[-2000:]}")
 
     # ---- the whole
 
@@ -235,6 +259,13 @@ class Soak:
                 if site.is_running:
                     await site.kill()
                 killed_ones(site.folder)
+
+    def report(self) -> None:
+        print(f"{len(self.told.operations)} operations acknowledged in {time.monotonic() - self.began:.0f} s")
+        for what, count in sorted(self.tally.items()):
+            print(f"  {count:5} {what}")
+        for words in self.trouble:
+            print(f"WRONG: {words}")
 
     async def inspect(self, when: str) -> None:
         """Once everything rests; what paused is resumed, for nothing hinders it any more."""
@@ -310,39 +341,55 @@ async def _ended(task: asyncio.Task[None]) -> None:
         await task
 
 
+async def soak(given: argparse.Namespace, folder: Path, zygote: Zygote, database: Database | None) -> Soak:
+    """The whole, on *database* behind a wire, or on SQLite."""
+    quick = {"stop_grace_s": 2.0, "recovery_soak_s": 0.5, "recovery_pause_s": 1.0}
+    async with AsyncExitStack() as stack:
+        wires: list[Wire] = []
+        url = direct = ""
+        if database is not None:
+            wires.append(await stack.enter_async_context(Wire(("127.0.0.1", database.port))))
+            direct = database.fresh()
+            url = direct.replace(f":{database.port}/", f":{wires[0].port}/")
+        site = Site(zygote, folder, url, provisioner="local", local_gateways_max=3 * NAMES, **quick)
+        site.inspected_url = direct
+        site.state.mkdir(mode=0o700)
+        whole = Soak([site], wires, given.seed, given.operations, given.seconds)
+        try:
+            await whole.run()
+        finally:
+            whole.report()
+        return whole
+
+
 def options(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.soak", description=str(__doc__).strip().splitlines()[0])
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="what is asked and broken")
     parser.add_argument("--operations", type=int, default=500, help="requests in all")
     parser.add_argument("--seconds", type=float, default=900.0, help="no request is begun after these")
+    parser.add_argument(
+        "--database", choices=("sqlite", "postgres"), default="sqlite", help="postgres: and cut the network"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the directory, also when all is well")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> int:
     given = options(argv)
-    print(f"soak: seed {given.seed}, {given.operations} operations")
+    print(f"soak: seed {given.seed}, {given.operations} operations, {given.database}")
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     zygote = Zygote()
-    quick = {"stop_grace_s": 2.0, "recovery_soak_s": 0.5, "recovery_pause_s": 1.0}
-    site = Site(zygote, folder, provisioner="local", local_gateways_max=3 * NAMES, **quick)
-    soak = Soak([site], given.seed, given.operations, given.seconds)
-    began = time.monotonic()
     try:
-        asyncio.run(soak.run())
+        with serving() if given.database == "postgres" else nullcontext() as database:
+            whole = asyncio.run(soak(given, folder, zygote, database))
     finally:
         zygote.close()
-        print(f"{len(soak.told.operations)} operations acknowledged in {time.monotonic() - began:.0f} s")
-        for what, count in sorted(soak.tally.items()):
-            print(f"  {count:5} {what}")
-        for words in soak.trouble:
-            print(f"WRONG: {words}")
-    if soak.trouble or given.keep:
+    if whole.trouble or given.keep:
         print(f"seed {given.seed}; everything is in {folder}")
     else:
         shutil.rmtree(folder)
         print("nothing lost, nothing left, nothing twice")
-    return 1 if soak.trouble else 0
+    return 1 if whole.trouble else 0
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ NAMES = ("operation", "instance", "agent", "cluster", "reservation", "bootstrap_
 async def read(site: Site) -> Tables:
     """Every row of every table, in one snapshot."""
     if site.db_url.startswith("postgres"):
-        return await _read_postgres(site.db_url)
+        return await _read_postgres(site.inspected_url)
     return await asyncio.to_thread(_read_sqlite, site.state / "cp-state.db")
 
 
