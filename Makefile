@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs; the second time is quick.
-.PHONY: crash soak docs oidc migration demo test check lint unit bench setup gateway proto lock snapshots clean help
+.PHONY: crash soak docs mutants oidc migration demo test check lint unit bench setup gateway proto lock snapshots clean help
 SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONWARNINGS :=
@@ -28,7 +28,7 @@ lint: setup
 
 unit: setup
 	@tools/postgres.sh
-	$(PY) -m pytest -q -n 2 $(UNIT)
+	$(PY) -m pytest -q -n 2 -m "not long" $(UNIT)
 
 check: lint unit ## lint, types, import rules, unit tests: under two minutes
 
@@ -65,6 +65,9 @@ snapshots: setup ## write snapshots/ anew; read the diff
 docs: setup ## docs/cli.md and docs/cli-schema.json from the command table
 	$(PY) -m tools.cli_docs
 	$(PY) -m tools.crash_doc
+
+mutants: setup ## docs/checker.md: what the model checker finds without each move, guard and rule; a minute
+	$(PY) -m tools.checker_docs
 
 clean: ## remove what make made
 	rm -rf .venv .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

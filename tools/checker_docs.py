@@ -1,6 +1,6 @@
 """
 docs/checker.md: its words from tools/checker.md, and what is checked, one real counterexample and the table of mutants from
-the checker itself. `make docs-checker` writes it; tests/machines/test_check_mutations.py fails when it is not what this makes.
+the checker itself. `make mutants` writes it; tests/machines/test_check_mutations.py fails when it is not what this makes.
 """
 
 from __future__ import annotations

@@ -26,7 +26,5 @@ def test_something_notices(mutant: checker_docs.Mutant) -> None:
 
 @pytest.mark.long
 def test_docs_say_what_notices_each() -> None:
-    """Explores for every mutant: about a minute on one core. `make docs-checker` writes the page anew."""
-    assert checker_docs.PAGE.read_text("utf-8") == checker_docs.page([judge(m) for m in EVERY]), (
-        "run: make docs-checker"
-    )
+    """Explores for every mutant: about a minute on one core. `make mutants` writes the page anew."""
+    assert checker_docs.PAGE.read_text("utf-8") == checker_docs.page([judge(m) for m in EVERY]), "run: make mutants"
