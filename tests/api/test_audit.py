@@ -149,12 +149,13 @@ async def test_it_ends_after_some_lines_and_goes_on_where_it_was(lived: Plane) -
     whole = await verify_journal(lived.db, "", 100)
     for page in (1, 2, 3, 7):
         after, lines, subjects, answers = "", 0, 0, 0
-        while True:
+        for _ in range(500):
             part = await verify_journal(lived.db, after, 100, lines=5, page=page)
             lines, subjects, answers = lines + part.lines, subjects + part.subjects, answers + 1
             after = part.next
             if not after:
                 break
+        assert not after, "it came to its end"
         assert (subjects, answers > 3) == (whole.subjects, True)
         assert lines == whole.lines
 
@@ -234,11 +235,12 @@ async def test_judging_goes_on_where_it_was(lived: Plane) -> None:
     new = rules(provision.MACHINE.canonical)
     whole = await judge_all(lived.db, new, "", 100)
     after, subjects = "", 0
-    while True:
+    for _ in range(500):
         part = await judge_all(lived.db, new, after, 100, lines=3, page=2)
         subjects, after = subjects + part.subjects, part.next
         if not after:
             break
+    assert not after, "it came to its end"
     assert subjects == whole.subjects == whole.replayable == 5
 
 
