@@ -122,7 +122,7 @@ class Staged(Scripted):
         assert player.task is not None
         player.task.cancel()
         self.plane.control.sessions.remove(player.session)
-        self.plane.engine.agents.closed(instance_id)
+        self.plane.engine.agents.closed(player.session.agent_id, instance_id)
         self.happened("end", number)
 
     async def dies(self, instance_id: str, number: int, reason: str = "signal 9") -> None:
