@@ -43,6 +43,7 @@ crash: setup gateway ## kill -9 at every fault point, on both databases: docs/cr
 
 soak: setup gateway ## five hundred operations against control planes that are killed, frozen and cut off
 	$(PY) -m tools.soak
+	$(PY) -m tools.soak --database postgres --replicas 3
 
 bench: setup gateway ## ratios against references of the same run, as a table and JSON lines
 	@tools/postgres.sh

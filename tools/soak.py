@@ -214,7 +214,7 @@ class Soak:
                     await asyncio.sleep(self.random.uniform(0.1, 1.5))
                     wire.heal()
                 case _:
-                    running = gateways(site.folder)
+                    running = gateways(site.gateways_dir)
                     if not running:
                         continue
                     pid, _ = self.random.choice(running)
@@ -247,7 +247,7 @@ class Soak:
             await self.inspect("deleted")
             tables = await read(self.sites[0])
             self.trouble += [f"reservation left: {row}" for row in tables["reservation"]]
-            self.trouble += [f"{mark} still runs as {pid}" for pid, mark in gateways(self.sites[0].folder)]
+            self.trouble += [f"{mark} still runs as {pid}" for pid, mark in gateways(self.sites[0].gateways_dir)]
             await self.compare(tables["journal"])
         finally:
             self.is_over = True
@@ -258,7 +258,7 @@ class Soak:
                     os.kill(site.pid, signal.SIGCONT)
                 if site.is_running:
                     await site.kill()
-                killed_ones(site.folder)
+                killed_ones(site.gateways_dir)
 
     def report(self) -> None:
         print(f"{len(self.told.operations)} operations acknowledged in {time.monotonic() - self.began:.0f} s")
@@ -342,19 +342,23 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 async def soak(given: argparse.Namespace, folder: Path, zygote: Zygote, database: Database | None) -> Soak:
-    """The whole, on *database* behind a wire, or on SQLite."""
-    quick = {"stop_grace_s": 2.0, "recovery_soak_s": 0.5, "recovery_pause_s": 1.0}
+    """The whole: control planes on *database*, each behind a wire of its own, or one on SQLite."""
+    quick: dict[str, Any] = {"stop_grace_s": 2.0, "recovery_soak_s": 0.5, "recovery_pause_s": 1.0}
     async with AsyncExitStack() as stack:
+        sites: list[Site] = []
         wires: list[Wire] = []
-        url = direct = ""
-        if database is not None:
-            wires.append(await stack.enter_async_context(Wire(("127.0.0.1", database.port))))
-            direct = database.fresh()
-            url = direct.replace(f":{database.port}/", f":{wires[0].port}/")
-        site = Site(zygote, folder, url, provisioner="local", local_gateways_max=3 * NAMES, **quick)
-        site.inspected_url = direct
-        site.state.mkdir(mode=0o700)
-        whole = Soak([site], wires, given.seed, given.operations, given.seconds)
+        direct = "" if database is None else database.fresh()
+        for number in range(1 if database is None else given.replicas):
+            url = direct
+            if database is not None:
+                wires.append(await stack.enter_async_context(Wire(("127.0.0.1", database.port))))
+                url = direct.replace(f":{database.port}/", f":{wires[-1].port}/")
+                quick["gateways_dir"] = str(folder / "gateways")
+            (folder / f"{number}/state").mkdir(mode=0o700, parents=True)
+            site = Site(zygote, folder / str(number), url, provisioner="local", local_gateways_max=3 * NAMES, **quick)
+            site.inspected_url = direct
+            sites.append(site)
+        whole = Soak(sites, wires, given.seed, given.operations, given.seconds)
         try:
             await whole.run()
         finally:
@@ -367,9 +371,8 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="what is asked and broken")
     parser.add_argument("--operations", type=int, default=500, help="requests in all")
     parser.add_argument("--seconds", type=float, default=900.0, help="no request is begun after these")
-    parser.add_argument(
-        "--database", choices=("sqlite", "postgres"), default="sqlite", help="postgres: and cut the network"
-    )
+    parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite", help="postgres: cut off, too")
+    parser.add_argument("--replicas", type=int, default=3, help="control planes on one PostgreSQL")
     parser.add_argument("--keep", action="store_true", help="keep the directory, also when all is well")
     return parser.parse_args(argv)
 

@@ -18,6 +18,7 @@ class Wire:
         self._flows.set()
         self._refuses = False
         self._server: asyncio.Server | None = None
+        self._taken: set[asyncio.Task[None]] = set()
         self.port = 0
 
     async def __aenter__(self) -> Wire:
@@ -28,7 +29,10 @@ class Wire:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        self.heal()
         self.reset()
+        if self._taken:
+            await asyncio.wait(self._taken)
 
     # ---- what goes wrong
 
@@ -53,6 +57,10 @@ class Wire:
     # ---- what goes right
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._taken.add(task)
+        task.add_done_callback(self._taken.discard)
         if self._refuses:
             writer.transport.abort()
             return

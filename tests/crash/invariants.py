@@ -63,7 +63,7 @@ async def broken(site: Site) -> list[str]:
     if site.settings["provisioner"] == "local":
         checks += [_processes(site, tables, site.down), _files(site, tables)]
     else:
-        checks += [f"{mark} runs as {pid}" for pid, mark in gateways(site.folder)]
+        checks += [f"{mark} runs as {pid}" for pid, mark in gateways(site.gateways_dir)]
     return [words for check in checks for words in ([check] if isinstance(check, str) else check)]
 
 
@@ -193,7 +193,7 @@ def _wanted(tables: Tables) -> set[str]:
 def _processes(site: Site, tables: Tables, missing: set[str]) -> Iterator[str]:
     """One process for each replica of each living instance, no other; each listens on its own port."""
     paused = {row["id"] for row in tables["instance"] if row["operation_id"] is not None}
-    running = [(pid, mark) for pid, mark in gateways(site.folder) if mark.partition("/")[0] not in paused]
+    running = [(pid, mark) for pid, mark in gateways(site.gateways_dir) if mark.partition("/")[0] not in paused]
     for mark, count in Counter(mark for _, mark in running).items():
         if count > 1:
             yield f"{mark} runs {count} times"
@@ -203,7 +203,7 @@ def _processes(site: Site, tables: Tables, missing: set[str]) -> Iterator[str]:
     ports = Counter[int]()
     for pid, mark in running:
         instance, _, number = mark.partition("/")
-        port = int((site.state / "gateways" / instance / f"replica-{number}" / "port").read_text())
+        port = int((site.gateways_dir / instance / f"replica-{number}" / "port").read_text())
         ports[port] += 1
         identity = processes.Identity(pid, processes.started_at(pid), processes.boot_id())
         if processes.listener(port, identity, mark) != "ours":
@@ -213,7 +213,7 @@ def _processes(site: Site, tables: Tables, missing: set[str]) -> Iterator[str]:
 
 def _files(site: Site, tables: Tables) -> Iterator[str]:
     """Files of living replicas only; nothing half-written that nobody will ever finish."""
-    root = site.state / "gateways"
+    root = site.gateways_dir
     paused = {row["id"] for row in tables["instance"] if row["operation_id"] is not None}
     there = {f"{path.parent.name}/{path.name[8:]}" for path in root.glob("*/replica-*")}
     there |= {f"{path.name}/" for path in root.glob("*") if not any(path.iterdir())}

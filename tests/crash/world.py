@@ -91,6 +91,7 @@ class Site:
         self.url = f"http://127.0.0.1:{self.http}"
         self.log = folder / "serve.log"
         self.settings: dict[str, Any] = {"provisioner": "noop", **settings}
+        self.gateways_dir = Path(self.settings.get("gateways_dir") or self.state / "gateways")
         self.acked: dict[str, str] = {}
         self.down: set[str] = set()  # marks of gateways that a test killed and nobody brings back
         self.pid = 0
