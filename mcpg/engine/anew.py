@@ -35,11 +35,7 @@ async def again(engine: Core, row: Row, *, actor: str) -> Operation:
     if row["kind"] == "delete":
         return await delete(engine, scope_of(row), row["instance_id"], actor=actor, key=None, again=of)
     if not is_known(row):
-        place = f"--org {row['org']} --workspace {row['workspace']} --env {row['environment']}"
-        ways = {
-            "adopt": f"mcpg-ctl instance adopt {row['instance_id']}",
-            "recover": f"mcpg-ctl provision create {place} --name {row['name']}      starts it again, as it is",
-        }
+        ways = {"adopt": f"mcpg-ctl instance adopt {row['instance_id']}"}
         raise Refused(
             f"operation {row['id']} ({row['kind']} {row['name']}) cannot be retried: it is {row['state']}",
             cause=f"nothing of what {row['kind']} was asked is left to be asked again",

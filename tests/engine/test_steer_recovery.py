@@ -9,7 +9,6 @@ import pytest
 
 from tests.conftest import Plane, StartPlane
 from tests.engine.staged import Staged
-from tests.engine.test_steer import refused
 from tests.engine.test_supervision import QUICK, SLOW_SOAK, created, quiet, rests_in, starts
 
 
@@ -71,11 +70,13 @@ async def test_a_recovery_that_was_braked_is_resumed(on: Plane, staged: Staged) 
     assert (await rests_in(on, "recovered"))["error"] == ""
 
 
-async def test_a_recovery_that_was_cancelled_is_not_retried_and_says_what_to_do(on: Plane, staged: Staged) -> None:
+async def test_a_recovery_that_was_cancelled_is_retried(on: Plane, staged: Staged) -> None:
     uid = await created(on, staged)
     staged.doomed = {1}
     await staged.dies(uid, 1)
     operation = await rests_in(on, "paused")
     await on.steer(operation["id"], "cancel")
-    told = await refused(on, operation["id"], "retry")
-    assert told["hint"].startswith("mcpg-ctl provision create ")
+    staged.doomed = set()
+    new = await on.steer(operation["id"], "retry")
+    assert (new["kind"], new["retry_of"]) == ("recover", operation["id"])
+    assert (await rests_in(on, "recovered"))["id"] == new["id"]
