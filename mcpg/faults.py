@@ -53,6 +53,7 @@ PLACES: Final = (
     "replica:after:report",
     "replica:before:keep",
     "replica:after:keep",
+    "file:between:write",  # whole under another name, not yet under its own
     "files:before:delete",
     "files:after:delete",
 )

@@ -82,11 +82,10 @@ class Local:
             self.gateway_version = ""  # apply says it, when a gateway is wanted; what runs is looked after meanwhile
         await self.watch_all()
         for replica in self._shelf.everything():
-            if (
-                not replica.launched()
-                and (ended := replica.last_end())
-                and not self._locks.is_elsewhere(replica.instance_id)
-            ):
+            if self._locks.is_elsewhere(replica.instance_id):
+                continue
+            replica.forget_halves()
+            if not replica.launched() and (ended := replica.last_end()):
                 on_exit(Exited(replica.instance_id, replica.number, 0, ended.reason, replica.words(ended.log_offset)))
 
     async def watch_all(self) -> None:

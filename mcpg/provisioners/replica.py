@@ -111,6 +111,11 @@ class Replica:
         except (ValueError, TypeError):  # cut short by a full disk: it ended, more is not known
             return Ended("ended", 0)
 
+    def forget_halves(self) -> None:
+        """What somebody was writing who was killed: it may hold an enrolment URL, and nobody will finish it."""
+        for path in self.directory.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
     def forget_ends(self) -> None:
         """A new operation starts it afresh."""
         for path in self.directory.glob("*.ended"):
@@ -150,6 +155,7 @@ def write(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        faults.reach("file:between:write")
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -246,6 +246,7 @@ SCENARIOS: dict[str, Scenario] = {
             *around("token:mint", "agent:register", "session:open", "config:push", "config:ack"),
             *around("replica:boot-file", "replica:launch", "replica:keep"),
             "replica:between:launch",
+            "file:between:write",
         ),
         LOCAL,
     ),
