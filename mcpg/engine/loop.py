@@ -82,6 +82,7 @@ class Engine(Core):
             str, set[asyncio.Future[Outcome]]
         ] = {}  # by instance; also what was interrupted, until it ends
         self._stopping = False
+        self._patrol: asyncio.Task[None] | None = None
         db.writer.listeners.add(self._heard, self._heard_of_others)
         self.leases.driven = self._drivers.keys
         self.leases.take = lambda row: self.take(Operation.of(row))
@@ -103,12 +104,13 @@ class Engine(Core):
         faults.reach("start:after:takeover")
         self.aside(supervision.sweep(self))
         if self.leases.shared and self.provisioner is not None:
-            self.aside(adrift.patrol(self))
+            self._patrol = asyncio.get_running_loop().create_task(adrift.patrol(self), name="patrol")
 
     async def stop(self) -> None:
         """Stop driving. Rows rest where they are; the next start takes them, or another replica does now."""
         self._stopping = True
         tasks = [d.task for d in self._drivers.values() if d.task] + list(self._side)
+        tasks += [self._patrol] if self._patrol is not None else []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -80,13 +80,13 @@ class Local:
             await self._find_gateway()
         except PermanentError:
             self.gateway_version = ""  # apply says it, when a gateway is wanted; what runs is looked after meanwhile
-        await self.watch_all()
         for replica in self._shelf.everything():
             if self._locks.is_elsewhere(replica.instance_id):
                 continue
             replica.forget_halves()
             if not replica.launched() and (ended := replica.last_end()):
                 on_exit(Exited(replica.instance_id, replica.number, 0, ended.reason, replica.words(ended.log_offset)))
+        await self.watch_all()  # and only now what is news: it would be among what was reported before
 
     async def watch_all(self) -> None:
         """Watch what another control plane started in this directory meanwhile; report what ended before we could."""

@@ -38,7 +38,7 @@ class Replica(Plane):
         engine._stopping = True
         for task in [d.task for d in engine._drivers.values() if d.task] + list(engine._side):
             task.cancel()
-        for task in [*engine.leases._tasks, *engine.feed._tasks]:
+        for task in [*engine.leases._tasks, *engine.feed._tasks, *filter(None, [engine._patrol])]:
             task.cancel()
         engine.leases._tasks, engine.feed._tasks = [], []
         if engine.leases._alarm is not None:
