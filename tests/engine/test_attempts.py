@@ -127,7 +127,11 @@ async def test_a_put_off_outlives_a_restart_and_the_new_process_waits_for_the_re
     async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=3600) as second:
         found = await second.operation(op)
         assert (found["attempt"], found["next_attempt_at"], len(scripted.orders)) == (2, due, 2)
-        driver = second.engine._drivers[op].op
+
+        async def driven() -> Any:
+            return op in second.engine._drivers and second.engine._drivers[op].op
+
+        driver = await second.until(driven, "the new process took it")
         assert driver.due is not None
         left = driver.due - asyncio.get_running_loop().time()
         assert 0 < left <= 30.0, "what is left of it: the pause was capped"

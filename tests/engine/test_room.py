@@ -274,8 +274,9 @@ async def test_a_create_that_races_a_decommission_loses_or_the_decommission_does
             accepted.clear()
             create = asyncio.create_task(act(on, scripted, Do("publish", "aa", 1)))
             await accepted.wait()
-            for _ in range(number % 20):  # its reservation is written some turns of the loop later
+            for _ in range(number % 20):  # its reservation is written some turns of the loop, or some answers, later
                 await asyncio.sleep(0)
+                await on.db.one("SELECT 1")
             try:
                 await clusters.decommission(on, row, force=False, actor="test")
                 decommissioned = True
