@@ -63,9 +63,10 @@ def starts(staged: Staged) -> int:
 
 
 async def quiet(on: Plane) -> None:
-    """Whatever the engine does beside everything has been done."""
-    while on.engine._side:
-        await asyncio.wait(on.engine._side)
+    """Whoever looks after a gateway has done so."""
+    async with asyncio.timeout(15):
+        while looking := [t for t in on.engine._side if getattr(t.get_coro(), "__name__", "") == "look_after"]:
+            await asyncio.wait(looking)
 
 
 async def left_down(on: Plane, operation: str, uid: str) -> None:
