@@ -81,10 +81,12 @@ class Local:
         except PermanentError:
             self.gateway_version = ""  # apply says it, when a gateway is wanted; what runs is looked after meanwhile
         for replica in self._shelf.everything():
-            if self._locks.is_elsewhere(replica.instance_id):
-                continue
-            replica.forget_halves()
-            if not replica.launched() and (ended := replica.last_end()):
+            if not self._locks.is_elsewhere(replica.instance_id):
+                replica.forget_halves()
+        ends = [(replica, replica.last_end()) for replica in self._shelf.everything() if not replica.launched()]
+        await self.watch_all()
+        for replica, ended in ends:
+            if ended is not None and not self._locks.is_elsewhere(replica.instance_id):
                 on_exit(Exited(replica.instance_id, replica.number, 0, ended.reason, replica.words(ended.log_offset)))
         await self.watch_all()  # and only now what is news: it would be among what was reported before
 

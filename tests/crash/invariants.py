@@ -144,11 +144,14 @@ def _keys(site: Site, tables: Tables) -> Iterator[str]:
     """What was acknowledged exists; a key is one operation. (A request that joined a running one leaves no key behind.)"""
     by_key = Counter(row["idempotency_key"] for row in tables["operation"] if row["idempotency_key"])
     yield from (f"key {key} made {count} operations" for key, count in by_key.items() if count > 1)
-    there = {row["id"]: row["idempotency_key"] for row in tables["operation"]}
-    made = {key: operation for operation, key in there.items() if key}
+    there = {row["id"]: row for row in tables["operation"]}
+    made = {row["idempotency_key"]: row for row in there.values() if row["idempotency_key"]}
     for key, operation in site.acked.items():
-        if operation not in there or made.get(key, operation) != operation:
-            yield f"key {key} was told {operation}, and is {made.get(key)}"
+        told = there.get(operation)
+        if told is None or (key in made and made[key]["body_hash"] != told["body_hash"]):
+            yield f"key {key} was told {operation}, and is {made[key]['id'] if key in made else 'nothing'}"
+        elif told["idempotency_key"] == key and made[key] is not told:
+            yield f"key {key} is {operation} and {made[key]['id']}"
 
 
 def _room(tables: Tables) -> Iterator[str]:
