@@ -4,7 +4,7 @@ deadline came first.
 
 The pause doubles with each attempt, has jitter so that many do not come back at once, and is capped. However short the
 pauses that an effect asks for, no state writes more than `MOST` such lines before its deadline: a history stays readable,
-and an operation can always be ended. Called by loop.py.
+and an operation can always be ended. Called by driver.py.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ from typing import Final
 from mcpg import faults
 from mcpg.engine import config
 from mcpg.engine.ports import Answer, Exited, Order, Placed, Removed
-from mcpg.errors import BadConfig, GatewayExited, PermanentError, TemporaryError
+from mcpg.errors import BadConfig, PermanentError, TemporaryError
 from mcpg.host import processes
 from mcpg.host.binary import Gateway, find_gateway, project_caches
 from mcpg.host.checker import check
-from mcpg.host.loopback import ask_health, reserve
+from mcpg.host.loopback import ask_health
 from mcpg.host.processes import Record, Watch
-from mcpg.host.words import redact, says_port_taken
-from mcpg.provisioners import attachment
+from mcpg.host.words import says_port_taken
+from mcpg.provisioners import attachment, told
 from mcpg.provisioners.locks import Locks
 from mcpg.provisioners.replica import Ended, Replica, Shelf, delete, write
 
@@ -167,7 +167,7 @@ class Local:
             await asyncio.to_thread(delete, self._shelf.directory(instance_id))
             self._locks.forget(instance_id)
         ends = [result for result in results if isinstance(result, tuple)]
-        return Removed(pids=tuple(pid for pid, _ in ends if pid), detail=_summary([how for _, how in ends if how]))
+        return Removed(pids=tuple(pid for pid, _ in ends if pid), detail=told.summary([how for _, how in ends if how]))
 
     async def explain(self, config: str) -> str:
         """What `mcpg-config check` says, where the gateway comes with it."""
@@ -197,14 +197,14 @@ class Local:
         replica = self._shelf.replica(order.instance_id, number)
         watch = await self._living(replica)
         if order.only is not None and number not in order.only:
-            return _placed(order, replica, watch, started=False) if watch is not None else None
+            return told.placed(order, replica, watch, started=False) if watch is not None else None
         if watch is not None:
             deaf = processes.listener(replica.port, watch.identity, watch.marker) == "other"
             if not deaf and self._is_heard(replica):
-                return _placed(order, replica, watch, started=False)
+                return told.placed(order, replica, watch, started=False)
             await self._end_deaf(replica, watch)  # or it dials where no control plane is any more, and never learns
         elif ended := replica.ended(order.operation_id):
-            raise _died(order, number, ended.reason, replica.words(ended.log_offset))
+            raise told.died(order, number, ended.reason, replica.words(ended.log_offset))
         return await self._start(order, replica)
 
     def _is_heard(self, replica: Replica) -> bool:
@@ -222,7 +222,7 @@ class Local:
         reason = said = ""
         for attempt in range(PORT_ATTEMPTS):
             offset = replica.prepare()
-            held = _reserve(replica.port if attempt == 0 else 0)
+            held = told.reserved(replica.port if attempt == 0 else 0)
             self._release(replica.key)
             self._reserved[replica.key] = held
             port = int(held.getsockname()[1])
@@ -246,13 +246,13 @@ class Local:
             )
             watch = await self._living(replica, expected=launched is not None)
             if launched is None and watch is not None:  # somebody launched it under this id before us
-                return _placed(order, replica, watch, started=False)
+                return told.placed(order, replica, watch, started=False)
             outcome = await self._settle(replica, watch) if watch else "ended"
             if watch and outcome in {"listens", "starting"}:
-                return _placed(order, replica, watch, started=True)
+                return told.placed(order, replica, watch, started=True)
             ended = watch is not None and watch.ended.done()
             code = watch.ended.result() if watch and ended else processes.collect(launched) if launched else None
-            reason = _reason(code)
+            reason = told.reason_of(code)
             said = replica.words(offset)
             if watch and outcome == "other":
                 reason, said = f"port {port} was taken", f"another process listens on 127.0.0.1:{port}"
@@ -263,7 +263,7 @@ class Local:
                 replica.mark_ended(order.operation_id, Ended(reason, offset))
                 break
         self._release(replica.key)
-        raise _died(order, replica.number, reason, said)
+        raise told.died(order, replica.number, reason, said)
 
     async def _settle(self, replica: Replica, watch: Watch) -> str:
         """
@@ -315,7 +315,7 @@ class Local:
             self._watches.pop(replica.key, None)
             self._release(replica.key)
             if not watch.expected and not self._locks.is_elsewhere(replica.instance_id):  # else the next look finds it
-                self._report(replica, operation_id, watch.identity.pid, _reason(code), watch.log_offset)
+                self._report(replica, operation_id, watch.identity.pid, told.reason_of(code), watch.log_offset)
 
         watch = Watch(record.identity, replica.marker, record.log_offset, on_end, expected=expected)
         if watch.open():
@@ -323,7 +323,7 @@ class Local:
             return watch
         if not expected:
             code = processes.collect(record.identity.pid)
-            reason = _reason(code) if code is not None else "ended while no control plane was watching"
+            reason = told.reason_of(code) if code is not None else "ended while no control plane was watching"
             if record.identity.boot != processes.boot_id():
                 reason = "not found after a restart of this machine"
             self._report(replica, operation_id, record.identity.pid, reason, record.log_offset)
@@ -392,35 +392,3 @@ class Local:
     async def _discard(self, replica: Replica) -> None:
         await self._stop(replica)
         await asyncio.to_thread(delete, replica.directory)
-
-
-def _reserve(preferred: int) -> socket.socket:
-    try:
-        return reserve(preferred)
-    except OSError as error:
-        raise TemporaryError("no port is free on 127.0.0.1", cause=str(error)) from error
-
-
-def _placed(order: Order, replica: Replica, watch: Watch, *, started: bool) -> Placed:
-    port = replica.port
-    names = ("127.0.0.1", f"{order.name}.localhost") if replica.number == 1 else ("127.0.0.1",)
-    endpoints = tuple(f"http://{name}:{port}/mcp" for name in names)
-    return Placed(replica.number, watch.identity.pid, port, endpoints, started)
-
-
-def _reason(code: int | None) -> str:
-    if code is None:
-        return "ended; its exit code is not known, because an earlier control plane had started it"
-    return f"exit code {code}" if code >= 0 else f"signal {-code}"
-
-
-def _died(order: Order, number: int, reason: str, said: str) -> GatewayExited:
-    which = order.name if order.replicas == 1 else f"{order.name}, replica {number},"
-    return GatewayExited(f"gateway {which} did not stay up: {reason}", cause=redact(said) or "it said nothing")
-
-
-def _summary(hows: list[str]) -> str:
-    """ "2 processes ended (SIGTERM)"; each way to end is counted on its own."""
-    counts = {how: hows.count(how) for how in sorted(set(hows), reverse=True)}
-    parts = [f"{n} process{'es' if n > 1 else ''} ended ({how})" for how, n in counts.items()]
-    return ", ".join(parts) or "nothing was running"

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from mcpg.engine import loop
+from mcpg.engine import driver
+from mcpg.engine.driver import Driver
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited
 from mcpg.errors import PermanentError
@@ -45,7 +46,7 @@ async def test_a_look_that_fails_is_tried_again_and_ends_ready(
     start_plane: StartPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk while the evidence is gathered: no driver is lost, and the operation ends when there is room again."""
-    scripted, real, left = Scripted(), loop.look, [2]
+    scripted, real, left = Scripted(), driver.look, [2]
 
     async def fails_twice(*args: object) -> object:
         if left[0]:
@@ -53,7 +54,7 @@ async def test_a_look_that_fails_is_tried_again_and_ends_ready(
             raise OSError(28, "No space left on device")
         return await real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "look", fails_twice)
+    monkeypatch.setattr(driver, "look", fails_twice)
     async with start_plane(given=scripted) as plane:
         assert (await plane.publish("edge-1"))[-1]["state"] == "ready"
 
@@ -64,7 +65,7 @@ async def test_a_look_that_keeps_failing_ends_at_the_deadline(
     async def fails(*args: object) -> object:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loop, "look", fails)
+    monkeypatch.setattr(driver, "look", fails)
     async with start_plane(given=Scripted(), confirm_timeout_s=0.05) as plane:
         events = await plane.publish("edge-1")
         assert (events[-1]["state"], events[-1]["code"]) == ("failed", "deadline")
@@ -75,15 +76,15 @@ async def test_a_mistake_in_the_driver_is_not_the_end_of_the_operation(
     start_plane: StartPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Something nobody foresaw, outside every effect: it is logged, and the row is taken up again."""
-    real, left = loop.Engine._raise, [1]
+    real, left = Driver._raise, [1]
 
-    async def fails_once(self: loop.Engine, *args: object) -> None:
+    async def fails_once(self: Driver, *args: object) -> None:
         if left[0]:
             left[0] -= 1
             raise RuntimeError("nobody foresaw this")
         await real(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop.Engine, "_raise", fails_once)
+    monkeypatch.setattr(Driver, "_raise", fails_once)
     async with start_plane(given=Scripted()) as plane:
         assert (await plane.publish("edge-1"))[-1]["state"] == "ready"
 
@@ -93,8 +94,9 @@ async def test_a_clock_that_is_set_back_does_not_make_a_state_last_longer(start_
     async with start_plane(given=Scripted(), apply_timeout_s=7) as plane:
         row = {"deadline_at": plane.engine.clock() + 3_600_000_000, "state": "applying"}
         op = Operation("op-1", "provision", "create", "o", "w", "e", "n", "i", {}, None, "a", "h", version=3, **row)
-        plane.engine._set_clock(op)
-        left = plane.engine._left(op)
+        one = Driver(plane.engine, op, lambda _: None)
+        one.set_clock()
+        left = one.left()
         assert left is not None
         assert 6 < left <= 7
 

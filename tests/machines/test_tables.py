@@ -11,7 +11,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from mcpg.engine.compensation import FORESEEN, RUN
-from mcpg.engine.loop import WORK
+from mcpg.engine.driver import WORK
 from mcpg.errors import MAPPING, GuardRefused, McpgError, NoSuchMove
 from mcpg.machines import TABLES, page, provision
 from mcpg.machines.table import NO_FACTS, Facts, Move, Owner, Table, Wait, Work

@@ -157,7 +157,7 @@ class Driving(Rows):
     # ---- effects
 
     def _effect(self, w: World, idle: World, e: int, n: int, task: Task) -> Iterator[Step]:
-        """loop._work: one step of the effect outside, or its failure, or its state's deadline."""
+        """Driver._work: one step of the effect outside, or its failure, or its state's deadline."""
         op = w.ops[task.op]
         work = self._work[op.machine].get(task.state)
         if work is None:
@@ -175,7 +175,7 @@ class Driving(Rows):
         yield from getattr(self, f"_{work.effect}")(w, idle, e, task, work)
 
     def _late(self, w: World, idle: World, e: int, task: Task) -> Iterator[Step]:
-        """The state's absolute deadline ends the effect, wherever it is (`asyncio.timeout` in loop._work)."""
+        """The state's absolute deadline ends the effect, wherever it is (`asyncio.timeout` in Driver._work)."""
         work = self._work[w.ops[task.op].machine][task.state]
         if work.timeout_s:
             yield from self._fire(w, idle, e, task, work.late.value, words="its time is over")
