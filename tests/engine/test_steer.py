@@ -1,4 +1,8 @@
-"""What an operator does to an operation: cancel in any state, resume, retry; each once, and nothing is left behind."""
+"""
+What an operator does to an operation: cancel in any state, resume, retry; each once, and nothing is left behind.
+
+It is over 400 lines because all of it holds operations in states by the same few means.
+"""
 
 from __future__ import annotations
 
