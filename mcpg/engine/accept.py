@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from mcpg.engine.core import Core, Scope
@@ -120,7 +121,12 @@ async def accept(
     # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
     begin = Fire(op.table, op.id, event, op.actor, facts=facts, claim=engine.leases.claim)
     unit = [birth_of(op, key, retry_of=retry_of), *also, begin]
-    accepted = (await engine.db.writer.submit(unit))[-1]
+    engine.accepted[op.id] = replace(op)
+    try:
+        accepted = (await engine.db.writer.submit(unit))[-1]
+    except BaseException:
+        engine.accepted.pop(op.id, None)
+        raise
     op.state, op.version = accepted.dest, accepted.seq
     return op
 

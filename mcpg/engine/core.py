@@ -51,8 +51,8 @@ class Core:
     """
     `me` says which replica of the control plane this is; with `shared`, others may be on the same database. `epoch` is this
     start's identity: who holds a lease, never a host name. `exits` holds, by instance and replica, an end that no operation
-    has dealt with yet; `at_work`, by instance, work that has not ended, interrupted or not. `mint` makes the enrolment URL of
-    one replica. `sizes` is what a replica takes.
+    has dealt with yet; `accepted` what is being written down as new; `at_work`, by instance, work that has not ended,
+    interrupted or not. `mint` makes the enrolment URL of one replica. `sizes` is what a replica takes.
     """
 
     fleet: Fleet
@@ -84,6 +84,7 @@ class Core:
         self.rooms = Rooms(db, self.reach, clock)
         self.exits: dict[str, dict[int, Exited]] = {}
         self.stranded: dict[str, frozenset[int]] = {}
+        self.accepted: dict[str, Operation] = {}
         self.at_work: dict[str, set[asyncio.Future[Any]]] = {}
         self._awaited: dict[str, set[asyncio.Event]] = {}
         self._side: set[asyncio.Task[None]] = set()

@@ -31,7 +31,8 @@ async def reserve(engine: Core, op: Operation) -> Outcome:
     back is given back once it is ready. An orphan is placed like a new one, and is none from then on.
     """
     need = need_of(op.spec)
-    held = await reads.find_reservation(engine.db, op.instance_id)
+    is_new = op.previous is None  # it holds nothing yet, and nobody has refused anything
+    held = None if is_new else await reads.find_reservation(engine.db, op.instance_id)
     chosen, more = await choose(engine, held, op.spec, op.cluster_id)
     if isinstance(chosen, allocator.Refusal):
         held_in = chosen.reasons[0][0] if held else ""
@@ -57,7 +58,7 @@ async def reserve(engine: Core, op: Operation) -> Outcome:
             writes.assign(
                 op.instance_id, chosen.id, op.spec, op.spec["config_version"], op.spec["config_hash"], rolling_from
             ),
-            writes.forget_refusals(op.instance_id),
+            *(() if is_new else (writes.forget_refusals(op.instance_id),)),
         ),
     )  # fmt: skip
 

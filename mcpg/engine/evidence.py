@@ -217,7 +217,7 @@ async def _confirmed(
             enrolment.MACHINE, a["id"], enrolment.Event.REMOVED, "engine", reason=f"scaled down by {op.id}",
             sets={"reason": f"scaled down by {op.id}"},
         )
-        for a in await reads.agents(engine.db, op.instance_id)
+        for a in (await reads.agents(engine.db, op.instance_id) if op.previous is not None else ())
         if a["replica"] > op.spec["replicas"] and a["state"] != enrolment.State.DEPARTED.value
     )  # fmt: skip
     data: dict[str, Any] = {
@@ -225,7 +225,7 @@ async def _confirmed(
         "endpoints": row["endpoints"] if row else [],
         "config_hash": op.spec["config_hash"],
         "probes": [{"replica": a.replica, "detail": a.detail, "ms": round(a.ms, 1)} for a in answers],
-        **await effects.room_of(engine, op),
+        **(await effects.room_of(engine, op) if op.previous is not None else {}),
     }
     return Outcome(
         provision.Event.CONFIRMED,
@@ -235,7 +235,7 @@ async def _confirmed(
         sets=effects.ended(engine),
         also=(
             *surplus,
-            *writes.settle(op.instance_id, effects.need_of(op.spec)),
+            *(writes.settle(op.instance_id, effects.need_of(op.spec)) if op.previous is not None else ()),
             writes.mark_ready(op.instance_id, engine.clock()),
         ),
     )

@@ -154,7 +154,19 @@ class Engine(Core):
                 driver.heard = line.seq
                 driver.wake.set()  # moved by somebody else, or by us a moment ago: the driver compares
         elif ROWS[line.machine] == "operation" and line.dest in TABLES[line.machine].driven:
-            self.aside(self._adopt(line.subject))
+            new = self.accepted.pop(line.subject, None)
+            if new is None:
+                self.aside(self._adopt(line.subject))
+            else:
+                self._begin(new, line)
+
+    def _begin(self, op: Operation, line: Line) -> None:
+        """What was accepted here is written down, and known without reading it again."""
+        op.state, op.version = line.dest, line.seq
+        seconds = self.timeout(op.table, op.state)
+        op.deadline_at = None if seconds is None else line.at + int(seconds * 1e6)
+        op.lease_owner = self.leases.claim
+        self.take(op)
 
     def _left_behind(self, op: Operation, line: Line) -> None:
         """

@@ -11,6 +11,7 @@ What a line's hash covers, and in which form: mcpg/machines/chain.py.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -193,6 +194,9 @@ def check_fence(f: Fire, owner: str | None) -> None:
 
 
 HEAD = ",".join(Head._fields)
+DECISIVE = re.compile(
+    r"\b(attempt|deadline_at|lease_owner|lease_until)\s*="
+)  # columns of a Head that companions may set
 
 
 class Written(NamedTuple):

@@ -10,7 +10,6 @@ Called by postgres_writer.py, inside its transaction. A refusal leaves that tran
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -20,6 +19,7 @@ import asyncpg
 
 from mcpg.errors import McpgError
 from mcpg.store.journal import (
+    DECISIVE,
     HEAD,
     INSERT_LINE,
     ROWS,
@@ -38,9 +38,6 @@ from mcpg.store.journal import (
 from mcpg.store.sql import Access, access, dollars
 
 Connection = Any  # asyncpg.Connection: it comes without types
-_DECISIVE = re.compile(
-    r"\b(attempt|deadline_at|lease_owner|lease_until)\s*="
-)  # columns of a Head that companions may set
 
 
 class Violation(Exception):
@@ -159,7 +156,7 @@ class Appender:
 
     def _forget(self, also: Also) -> None:
         """A companion that sets what an event is decided on makes what is known of those rows old."""
-        if _DECISIVE.search(also.sql):
+        if DECISIVE.search(also.sql):
             tables = {each.table for each in access(also.sql)}
             self._heads = {key: head for key, head in self._heads.items() if key[0] not in tables}
 

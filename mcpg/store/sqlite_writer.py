@@ -20,6 +20,7 @@ from mcpg.errors import Unavailable
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.config import BUSY_TIMEOUT_MS, SYNCHRONOUS
 from mcpg.store.journal import (
+    DECISIVE,
     HEAD,
     INSERT_LINE,
     ROWS,
@@ -41,17 +42,37 @@ from mcpg.store.writer import MAX_BATCH, Fate, JournalWriter, Waiting, reach
 log = logging.getLogger("mcpg.store")
 
 
+REMEMBERED = 4096  # rows
+
+
 @lru_cache(maxsize=8)
 def _select(row: str) -> str:
     return f"SELECT {HEAD} FROM {row} WHERE id=?"  # noqa: S608
 
 
 class Appender:
-    """Applies units on one open connection. Lives on the writer's thread; knows nothing of transactions' ends."""
+    """
+    Applies units on one open connection. Lives on the writer's thread.
+
+    What it wrote last of a row it remembers and does not read again, until another connection has written to the file.
+    """
 
     def __init__(self, db: sqlite3.Connection, scribe: Scribe) -> None:
         self._db = db
         self._scribe = scribe
+        self._heads: dict[tuple[str, str], Head] = {}
+        self._seen = -1
+
+    def begin(self) -> None:
+        """Called in a transaction, when nobody else can write any more."""
+        [seen] = self._db.execute("PRAGMA data_version").fetchone()  # moves when another connection commits
+        if seen != self._seen:
+            self._seen = seen
+            self.forget()
+
+    def forget(self) -> None:
+        """What was remembered may be wrong, e.g. because it was rolled back."""
+        self._heads.clear()
 
     def apply(self, unit: Unit) -> list[Line]:
         """Every step in order; raises the first refusal. The caller undoes what was written before it."""
@@ -67,6 +88,8 @@ class Appender:
         return lines
 
     def _also(self, also: Also) -> None:
+        if DECISIVE.search(also.sql):
+            self.forget()
         try:
             count = self._db.execute(also.sql, also.params).rowcount
         except sqlite3.IntegrityError as exc:
@@ -81,17 +104,28 @@ class Appender:
         except sqlite3.IntegrityError as exc:
             raise refusal(b, str(exc)) from exc
         self._db.execute(INSERT_LINE, made.line_params)
+        self._remember((ROWS[b.table.name], b.subject), made.head)
         return made.line
 
     def _fire(self, f: Fire) -> Line:
-        found = self._db.execute(_select(ROWS[f.table.name]), (f.subject,)).fetchone()
+        key = (ROWS[f.table.name], f.subject)
+        head = self._heads.get(key)
+        if head is None:
+            found = self._db.execute(_select(key[0]), (f.subject,)).fetchone()
+            head = None if found is None else Head(*found)
         counts = {k: self._count(ask) for k, ask in f.counts.items()}
         lists = {k: self._list(ask) for k, ask in f.lists.items()}
-        made = self._scribe.fire(f, None if found is None else Head(*found), counts, lists)
-        self._db.execute(INSERT_LINE, made.line_params)
+        made = self._scribe.fire(f, head, counts, lists)
         if self._db.execute(made.sql, made.params).rowcount != 1:
             raise moved_on(f)
+        self._db.execute(INSERT_LINE, made.line_params)
+        self._remember(key, made.head)
         return made.line
+
+    def _remember(self, key: tuple[str, str], head: Head) -> None:
+        if len(self._heads) >= REMEMBERED:
+            self._heads.clear()
+        self._heads[key] = head
 
     def _count(self, ask: Ask) -> int:
         [number] = self._db.execute(ask.sql, ask.params).fetchone()
@@ -160,12 +194,14 @@ class SqliteWriter(JournalWriter):
         fates: list[Fate] = []
         try:
             db.execute("BEGIN IMMEDIATE")
+            appender.begin()
             try:  # most batches hold no refusal, and then need no savepoints
                 fates = [(future, appender.apply(unit)) for unit, future in batch]
             except sqlite3.Error:
                 raise  # the database itself: no unit of this batch can be trusted
             except Exception:  # noqa: BLE001 - some unit was refused: which one, and how, is found out below
                 db.execute("ROLLBACK")
+                appender.forget()
                 db.execute("BEGIN IMMEDIATE")
                 fates = [(future, _apply(db, appender, unit)) for unit, future in batch]
             if faults.armed is not None:
@@ -176,6 +212,7 @@ class SqliteWriter(JournalWriter):
                 reach("after", [fate for _, fate in fates])
         except Exception as exc:
             log.exception("journal: a batch of %d could not be written", len(batch))
+            appender.forget()
             if db.in_transaction:
                 db.execute("ROLLBACK")
             failure = Unavailable("the database could not be written", cause=f"{type(exc).__name__}: {exc}")
@@ -192,6 +229,7 @@ def _apply(db: sqlite3.Connection, appender: Appender, unit: Unit) -> list[Line]
         raise  # the database itself: no unit of this batch can be trusted
     except Exception as exc:  # noqa: BLE001 - a refusal, or a mistake in this unit alone: its caller hears it
         db.execute("ROLLBACK TO unit")
+        appender.forget()
         db.execute("RELEASE unit")
         return exc
     db.execute("RELEASE unit")
