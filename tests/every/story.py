@@ -125,9 +125,10 @@ CHANGES = [  # what differs from run to run, and what stands there instead
     (re.compile(r"\breq-[0-9a-f]+"), "<request>"),
     (re.compile(r"\be-[0-9a-f]{16}\b"), "<replica>"),
     (
-        re.compile(r'("(?:\w+_ms|version_hash|prev_hash|hash|pid|size_bytes|wal_bytes|uptime_ms|ms)": )[^,\n]+'),
+        re.compile(r'("(?:\w+_ms|\w+_us|version_hash|prev_hash|hash|pid|size_bytes|wal_bytes|uptime_ms|ms)": )[^,\n]+'),
         r"\1<…>",
     ),
+    (re.compile(r'(?<=": )\d+\.\d+(?=,?$)', re.MULTILINE), "<…>"),  # milliseconds by state
     (re.compile(r"\b[0-9a-f]{64}\b"), "<sha256>"),
     (re.compile(r"@[0-9a-f]{12}\b"), "@<hash>"),
     (re.compile(r"\+\d+\.\d{3}\b"), "+<offset>"),
