@@ -120,6 +120,22 @@ SERVER = (
         default=60.0,
     ),
     Option(
+        "--recovery-soak-s",
+        "seconds that a gateway which was brought back must stay up",
+        kind="number",
+        metavar="SECONDS",
+        env=_cp("RECOVERY_SOAK_S"),
+        default=60.0,
+    ),
+    Option(
+        "--recovery-pause-s",
+        "longest pause before a gateway that ended again is brought back",
+        kind="number",
+        metavar="SECONDS",
+        env=_cp("RECOVERY_PAUSE_S"),
+        default=60.0,
+    ),
+    Option(
         "--stop-grace-s",
         "seconds from SIGTERM to SIGKILL of a gateway",
         kind="number",

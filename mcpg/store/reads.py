@@ -2,7 +2,7 @@
 Every read of the database, one function a question; rows as dicts with the columns of models.py, JSON columns parsed.
 
 Constant SQL on the read-only connection. A function named `find_*` may answer None; the others raise NotFound.
-Over 400 lines, for it is a list: one short function a question.
+It is over 400 lines, for it is a list: one short function a question.
 """
 
 from __future__ import annotations

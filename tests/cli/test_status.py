@@ -325,9 +325,9 @@ def test_an_instance_is_in_the_state_that_the_server_would_say(agents: list[tupl
     assert found == {derived_state(rows, replicas): 1}
 
 
-async def test_the_server_counts_its_open_channels(start_plane: Any, state: Path) -> None:
+async def test_the_server_counts_its_open_channels(start_plane: Any, tmp_path: Path) -> None:
     """The field that `connected` is read from, of a real server."""
-    async with start_plane() as plane:
+    async with start_plane(tmp_path / "another") as plane:
         answer = await plane.client.get("/v1/meta")
         assert (answer.json()["agents_connected"], len(plane.control.sessions)) == (0, 0)
         skew = parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()

@@ -91,23 +91,22 @@ async def test_a_published_config_is_served_and_changed_in_place(start_local: St
 
 
 async def test_a_killed_gateway_departs_and_says_why(start_local: StartPlane, tmp_path: Path) -> None:
-    """A gateway that is killed departs at once with the reason in its history, and nobody starts it again."""
+    """A gateway that is killed departs at once with the reason in its history, before it is brought back."""
     async with start_local() as plane:
         await plane.publish("edge-1", config_toml=tool("first"))
         (pid,) = gateways_of(tmp_path)
         os.kill(pid, signal.SIGKILL)
 
-        async def departed() -> bool:
-            return bool((await only_instance(plane))["state"] == "departed")
+        async def departed() -> Any:
+            found = await only_instance(plane)
+            return found if found["state"] == "departed" else None
 
-        await plane.until(departed, "the instance has departed")
-        instance = await only_instance(plane)
+        instance = await plane.until(departed, "the instance has departed")
         assert instance["reason"].startswith(f"process {pid} ended, signal 9")
         path = f"/v1/orgs/default/instances/{instance['instance_uid']}/history"
         (agent,) = (await plane.client.get(path)).json()
-        assert [h["event"] for h in agent["history"]] == ["register", "channel_opened", "exited"]
-        assert agent["history"][-1]["reason"].startswith(f"process {pid} ended, signal 9")
-        assert gateways_of(tmp_path) == []
+        assert [h["event"] for h in agent["history"]][:3] == ["register", "channel_opened", "exited"]
+        assert agent["history"][2]["reason"].startswith(f"process {pid} ended, signal 9")
         assert (await plane.delete(instance["instance_uid"]))[-1]["_event"] == "deleted"
         await nothing_is_left(plane, tmp_path)
 

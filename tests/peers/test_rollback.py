@@ -19,15 +19,19 @@ BAD = "mcp: {capabilities: {tools: 5}}\n"
 async def test_a_failed_update_of_a_dead_gateway_starts_it_with_its_old_config(
     start_local: StartPlane, tmp_path: Path
 ) -> None:
-    async with start_local() as plane:
+    binary = tmp_path / "mcpg"
+    binary.symlink_to(real("mcpg"))
+    async with start_local(gateway_bin=str(binary)) as plane:
         created = await plane.publish("edge-1", config_toml=tool("first"))
         (pid,) = gateways_of(tmp_path)
+        binary.unlink()  # so that nothing brings it back before the update comes
         os.kill(pid, signal.SIGKILL)
 
-        async def departed() -> bool:
-            return bool((await only_instance(plane))["state"] == "departed")
+        async def put_off() -> bool:
+            return bool(await plane.db.rows("SELECT 1 FROM journal WHERE machine='recovery' AND event='retry'"))
 
-        await plane.until(departed, "the instance has departed")
+        await plane.until(put_off, "the recovery waits for the binary")
+        binary.symlink_to(real("mcpg"))
         failed = await plane.publish("edge-1", config_toml=BAD)
         assert failed[-1]["state"] == "failed", failed[-1]["message"]
         assert "did not stay up" in failed[-1]["message"]
