@@ -121,7 +121,7 @@ SERVER = (
     ),
     Option(
         "--recovery-soak-s",
-        "seconds that a gateway which was brought back must stay up",
+        "seconds that a gateway which was brought back must stay up to count as recovered",
         kind="number",
         metavar="SECONDS",
         env=_cp("RECOVERY_SOAK_S"),
@@ -129,7 +129,7 @@ SERVER = (
     ),
     Option(
         "--recovery-pause-s",
-        "longest pause before a gateway that ended again is brought back",
+        "longest pause, in seconds, before a gateway that ended again is brought back",
         kind="number",
         metavar="SECONDS",
         env=_cp("RECOVERY_PAUSE_S"),
