@@ -10,15 +10,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import json.encoder
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False)
+quoted: Callable[[str], str] = json.encoder.encode_basestring  # text as canonical JSON has it
+
+
+def _encoder() -> Callable[[Any], str]:
+    """`_ENCODER.encode`, which makes a new C encoder for each value, with one that is made once; where there is one."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return _ENCODER.encode
+    chunks = make(None, _ENCODER.default, quoted, None, ":", ",", True, False, True)
+    join = "".join
+    return lambda value: join(chunks(value, 0))
+
+
+_encode = _encoder()
 
 
 def canonical(value: Any) -> str:
     """Canonical JSON: sorted keys, no spaces, nothing escaped that need not be."""
-    return _ENCODER.encode(value)
+    return _encode(value)
 
 
 class Entry(NamedTuple):

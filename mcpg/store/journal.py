@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from mcpg.errors import Conflict, McpgError, NotFound
-from mcpg.machines.chain import Entry, entry_hash
+from mcpg.machines.chain import Entry, entry_hash, quoted
 from mcpg.machines.chain import canonical as canonical  # noqa: PLC0414 - many take it from here: it is how the store writes JSON
 from mcpg.machines.table import NO_FACTS, Facts, Table, Wait, Work
 
@@ -199,6 +199,18 @@ DECISIVE = re.compile(
 )  # columns of a Head that companions may set
 
 
+@lru_cache(maxsize=1024)
+def is_decisive(sql: str) -> bool:
+    """Whether a companion sets what an event is decided on: a head that was read before it is old then."""
+    return DECISIVE.search(sql) is not None
+
+
+@lru_cache(maxsize=1024)
+def concerns(sql: str, table: str) -> bool:
+    """Whether *sql* names *table*."""
+    return re.search(rf"\b{table}\b", sql) is not None
+
+
 class Written(NamedTuple):
     """What a step writes: the line, its row's statement, and the row as it is after both."""
 
@@ -226,6 +238,24 @@ class Scribe:
         values = (b.subject, state, 1, line.hash, deadline, at, at, *b.columns.values())
         head = Head(state, 1, line.hash, deadline, 0, at, None, None)
         return Written(line, params, _insert(ROWS[b.table.name], tuple(b.columns)), values, head)
+
+    def begun(self, b: Birth, f: Fire) -> tuple[Written, Written]:
+        """
+        A birth, and an event on what was just born, as one row: only the second's statement is to be carried out, and it
+        inserts the row as it is after both.
+        """
+        born = self.birth(b)
+        moved = self.fire(f, born.head)
+        after, again_at = moved.head, f.again_at
+        columns = b.columns | {
+            "lease_owner": after.lease_owner, "lease_until": after.lease_until, "attempt": after.attempt,
+            "next_attempt_at": again_at,
+        } | f.sets  # fmt: skip
+        values = (
+            b.subject, after.state, after.version, after.head_hash, after.deadline_at, born.head.updated_at,
+            after.updated_at, *columns.values(),
+        )  # fmt: skip
+        return born, moved._replace(sql=_insert(ROWS[b.table.name], tuple(columns)), params=values)
 
     def fire(
         self, f: Fire, head: Head | None, counts: dict[str, int] | None = None, lists: dict[str, Any] | None = None
@@ -291,10 +321,11 @@ def _line(
     """A line, hashed, and the parameters of INSERT_LINE."""
     definition = table.definition_hash
     reason = reason.replace("\0", "\ufffd")  # PostgreSQL has no such character in text
-    facts_text, data_text = canonical(facts), canonical(data)  # spliced into the array: encoded once, not twice
-    head = canonical([prev, table.name, subject, seq, event, source, dest, actor, reason])
-    body = f"{head[:-1]},{facts_text},{data_text},{canonical([definition, at])[1:]}"
-    digest = hashlib.sha256(body.encode()).hexdigest()
+    facts_text, data_text = canonical(facts) if facts else "{}", canonical(data) if data else "{}"
+    digest = hashlib.sha256(  # the canonical array of chain.py, from parts that are encoded once; names need no escaping
+        f'["{prev}","{table.name}",{quoted(subject)},{seq},"{event}","{source}","{dest}",{quoted(actor)},{quoted(reason)},'
+        f'{facts_text},{data_text},"{definition}",{at}]'.encode()
+    ).hexdigest()
     params = (
         table.name, subject, seq, event, source, dest, actor, reason,
         facts_text, data_text, definition, prev, digest, at,

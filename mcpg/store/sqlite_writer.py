@@ -11,6 +11,7 @@ import logging
 import queue
 import sqlite3
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from mcpg.errors import Unavailable
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.config import BUSY_TIMEOUT_MS, SYNCHRONOUS
 from mcpg.store.journal import (
-    DECISIVE,
     HEAD,
     INSERT_LINE,
     ROWS,
@@ -31,8 +31,11 @@ from mcpg.store.journal import (
     Head,
     Line,
     Scribe,
+    Step,
     Timeout,
     Unit,
+    concerns,
+    is_decisive,
     moved_on,
     refusal,
     table_timeout,
@@ -43,6 +46,20 @@ log = logging.getLogger("mcpg.store")
 
 
 REMEMBERED = 4096  # rows
+
+
+def first_event(b: Birth, after: Sequence[Step]) -> Fire | None:
+    """The event that its own unit raises on what is born, when nothing between them concerns its row; None without one."""
+    row = ROWS[b.table.name]
+    for step in after:
+        if isinstance(step, Also):
+            if concerns(step.sql, row):
+                return None
+        elif step.subject == b.subject and ROWS[step.table.name] == row:
+            return step if isinstance(step, Fire) and not (step.counts or step.lists) else None
+        elif isinstance(step, Fire) and (step.counts or step.lists):
+            return None  # it may look at the row
+    return None
 
 
 @lru_cache(maxsize=8)
@@ -61,6 +78,7 @@ class Appender:
         self._db = db
         self._scribe = scribe
         self._heads: dict[tuple[str, str], Head] = {}
+        self._lines: list[tuple[Any, ...]] = []  # that are still to be written, by `flush`
         self._seen = -1
 
     def begin(self) -> None:
@@ -71,24 +89,43 @@ class Appender:
             self.forget()
 
     def forget(self) -> None:
-        """What was remembered may be wrong, e.g. because it was rolled back."""
+        """What was remembered may be wrong: a companion has changed what an event is decided on."""
         self._heads.clear()
 
+    def undone(self) -> None:
+        """What was applied since the last `flush` is rolled back, and what was remembered may be wrong."""
+        self.forget()
+        self._lines.clear()
+
     def apply(self, unit: Unit) -> list[Line]:
-        """Every step in order; raises the first refusal. The caller undoes what was written before it."""
+        """
+        Every step in order; raises the first refusal. The caller undoes what was written before it. The lines themselves are
+        written by `flush`.
+        """
+        if len(unit) == 1 and isinstance(unit[0], Fire):
+            return [self._fire(unit[0])]
         lines: list[Line] = []
-        for step in unit:
+        begun: Fire | None = None  # written together with the birth before it
+        for at, step in enumerate(unit):
             match step:
                 case Fire():
-                    lines.append(self._fire(step))
+                    if step is not begun:
+                        lines.append(self._fire(step))
                 case Birth():
-                    lines.append(self._birth(step))
+                    begun = first_event(step, unit[at + 1 :])
+                    lines += self._birth(step, begun)
                 case Also():
                     self._also(step)
         return lines
 
+    def flush(self) -> None:
+        """Write the lines of what was applied."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._db.executemany(INSERT_LINE, lines)
+
     def _also(self, also: Also) -> None:
-        if DECISIVE.search(also.sql):
+        if is_decisive(also.sql):
             self.forget()
         try:
             count = self._db.execute(also.sql, also.params).rowcount
@@ -97,15 +134,16 @@ class Appender:
         if also.expect is not None and count != also.expect:
             raise refusal(also, f"{count} rows matched")
 
-    def _birth(self, b: Birth) -> Line:
-        made = self._scribe.birth(b)
+    def _birth(self, b: Birth, begun: Fire | None) -> list[Line]:
+        several = (self._scribe.birth(b),) if begun is None else self._scribe.begun(b, begun)
+        made = several[-1]
         try:
             self._db.execute(made.sql, made.params)
         except sqlite3.IntegrityError as exc:
             raise refusal(b, str(exc)) from exc
-        self._db.execute(INSERT_LINE, made.line_params)
+        self._lines += [each.line_params for each in several]
         self._remember((ROWS[b.table.name], b.subject), made.head)
-        return made.line
+        return [each.line for each in several]
 
     def _fire(self, f: Fire) -> Line:
         key = (ROWS[f.table.name], f.subject)
@@ -113,12 +151,15 @@ class Appender:
         if head is None:
             found = self._db.execute(_select(key[0]), (f.subject,)).fetchone()
             head = None if found is None else Head(*found)
-        counts = {k: self._count(ask) for k, ask in f.counts.items()}
-        lists = {k: self._list(ask) for k, ask in f.lists.items()}
-        made = self._scribe.fire(f, head, counts, lists)
+        if f.counts or f.lists:
+            counts = {k: self._count(ask) for k, ask in f.counts.items()}
+            lists = {k: self._list(ask) for k, ask in f.lists.items()}
+            made = self._scribe.fire(f, head, counts, lists)
+        else:
+            made = self._scribe.fire(f, head)
         if self._db.execute(made.sql, made.params).rowcount != 1:
             raise moved_on(f)
-        self._db.execute(INSERT_LINE, made.line_params)
+        self._lines.append(made.line_params)
         self._remember(key, made.head)
         return made.line
 
@@ -197,11 +238,12 @@ class SqliteWriter(JournalWriter):
             appender.begin()
             try:  # most batches hold no refusal, and then need no savepoints
                 fates = [(future, appender.apply(unit)) for unit, future in batch]
+                appender.flush()
             except sqlite3.Error:
                 raise  # the database itself: no unit of this batch can be trusted
             except Exception:  # noqa: BLE001 - some unit was refused: which one, and how, is found out below
                 db.execute("ROLLBACK")
-                appender.forget()
+                appender.undone()
                 db.execute("BEGIN IMMEDIATE")
                 fates = [(future, _apply(db, appender, unit)) for unit, future in batch]
             if faults.armed is not None:
@@ -212,7 +254,7 @@ class SqliteWriter(JournalWriter):
                 reach("after", [fate for _, fate in fates])
         except Exception as exc:
             log.exception("journal: a batch of %d could not be written", len(batch))
-            appender.forget()
+            appender.undone()
             if db.in_transaction:
                 db.execute("ROLLBACK")
             failure = Unavailable("the database could not be written", cause=f"{type(exc).__name__}: {exc}")
@@ -225,11 +267,12 @@ def _apply(db: sqlite3.Connection, appender: Appender, unit: Unit) -> list[Line]
     db.execute("SAVEPOINT unit")
     try:
         lines = appender.apply(unit)
+        appender.flush()
     except sqlite3.Error:
         raise  # the database itself: no unit of this batch can be trusted
     except Exception as exc:  # noqa: BLE001 - a refusal, or a mistake in this unit alone: its caller hears it
         db.execute("ROLLBACK TO unit")
-        appender.forget()
+        appender.undone()
         db.execute("RELEASE unit")
         return exc
     db.execute("RELEASE unit")
