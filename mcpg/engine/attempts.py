@@ -12,9 +12,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.errors import TemporaryError
+from mcpg.machines import TABLES
 from mcpg.store.journal import Line
 
 CAP_S = 30.0
@@ -75,10 +77,15 @@ def last_words(lines: Sequence[Line], state: str) -> str:
     return ""
 
 
+@cache
+def _pausing(machine: str) -> frozenset[tuple[str, str]]:
+    """State and event of every move to `paused`, guards aside."""
+    return frozenset((m.source.value, m.event.value) for m in TABLES[machine].moves if m.dest.value == PAUSED)
+
+
 def paused_by(op: Operation, outcome: Outcome) -> dict[str, object]:
     """What a row that comes to wait for an operator remembers: where it was, and why. {} for any other move."""
-    moves = op.table.moves
-    if not any(m.event is outcome.event and m.source.value == op.state and m.dest.value == PAUSED for m in moves):
+    if (op.state, outcome.event.value) not in _pausing(op.table.name):
         return {}
     if op.table.step(op.state, outcome.event, outcome.facts).value != PAUSED:
         return {}

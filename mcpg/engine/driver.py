@@ -129,6 +129,7 @@ class Driver:
             op.state, op.version, op.deadline_at = row["state"], row["version"], row["deadline_at"]
             op.attempt, op.next_attempt_at = row["attempt"], row["next_attempt_at"]
             op.cancelled, op.step, op.paused_in = bool(row["cancelled"]), row["step"], row["paused_in"]
+            op.endpoints = None
             self.set_clock()
 
     async def _moved_on(self) -> bool:

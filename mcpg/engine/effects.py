@@ -138,11 +138,12 @@ async def apply(engine: Core, op: Operation) -> Outcome:
         engine.exits.get(op.instance_id, {}).pop(number, None)  # an end before this start says nothing about it
     only = None if op.previous is None else step.touches
     placed, told = await rolling.converge(engine, op, op.spec["replicas"], only=only, stops=step.stops)
+    op.endpoints = [e for p in placed for e in p.endpoints]
     return Outcome(
         P.APPLIED,
         reason=_applied(op, step, placed, told),
         data={"replicas": sorted(step.touches), "pids": [p.pid for p in placed], "ports": [p.port for p in placed]},
-        also=(writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints]),),
+        also=(writes.set_endpoints(op.instance_id, op.endpoints),),
     )
 
 

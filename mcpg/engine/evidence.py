@@ -207,8 +207,10 @@ async def _rejected(engine: Core, op: Operation, agent: dict[str, Any]) -> Outco
 async def _confirmed(
     engine: Core, op: Operation, seen: provision.Seen, summary: str, answers: tuple[Answer, ...]
 ) -> Outcome:
-    row = await reads.find_instance(engine.db, op.instance_id)
-    if row is not None and engine.provisioner is not None and seen.evidence:
+    endpoints = op.endpoints
+    if endpoints is None:
+        endpoints = (await reads.find_instance(engine.db, op.instance_id) or {}).get("endpoints", [])
+    if engine.provisioner is not None and seen.evidence:
         config = await reads.find_config(engine.db, op.instance_id, op.spec["config_version"])
         if config is not None:
             await engine.provisioner.keep(op.instance_id, config["rendered"])
@@ -222,7 +224,7 @@ async def _confirmed(
     )  # fmt: skip
     data: dict[str, Any] = {
         "instance_uid": op.instance_id,
-        "endpoints": row["endpoints"] if row else [],
+        "endpoints": endpoints,
         "config_hash": op.spec["config_hash"],
         "probes": [{"replica": a.replica, "detail": a.detail, "ms": round(a.ms, 1)} for a in answers],
         **(await effects.room_of(engine, op) if op.previous is not None else {}),

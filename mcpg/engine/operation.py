@@ -39,6 +39,7 @@ class Operation:
     lease_owner: str | None = None
     ends: float | None = None  # its state's deadline on the monotonic clock of the event loop that drives it
     due: float | None = None  # and when an attempt that was put off is made
+    endpoints: list[str] | None = None  # that its own work wrote down; None after a restart
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Operation:

@@ -17,11 +17,12 @@ from typing import Any, Protocol
 @dataclass(frozen=True, slots=True)
 class Order:
     """
-    What should exist for one instance: replicas 1..`replicas`, each running `config`.
+    What should exist for one instance: replicas 1..`replicas`, each running its `config`.
 
-    `operation_id` is the idempotency key: two calls with one id start nothing twice. `config` is, by replica, the rendered
-    YAML that the control plane also pushes to it. `enrol` mints an enrolment URL (a secret) for a replica that has to be started;
-    `uid_of` is the instance_uid that replica must present. Replicas above `replicas` are stopped.
+    `operation_id` is the idempotency key: two calls with one id start nothing twice. Of a replica that has to be started,
+    `config` reads the rendered YAML that the control plane also pushes to it (PermanentError where there is none), and
+    `enrol` mints an enrolment URL (a secret); `uid_of` is the instance_uid it must present. Replicas above `replicas` are
+    stopped.
 
     With `only`, no other replica is started or replaced; without `stops`, none is stopped. So an update touches one.
     """
@@ -30,7 +31,7 @@ class Order:
     name: str
     operation_id: str
     replicas: int
-    config: Callable[[int], str]
+    config: Callable[[int], Awaitable[str]]
     enrol: Callable[[int], Awaitable[str]]
     uid_of: Callable[[int], str]
     only: frozenset[int] | None = None

@@ -105,12 +105,16 @@ async def converge(
 
     *key* is the idempotency key of an order that is not the operation's first.
     """
-    instance = await reads.find_instance(engine.db, op.instance_id)
-    numbers = range(1, most + 1)
-    configs = await reads.assigned_of(engine.db, instance, numbers) if instance is not None else {}
-    lacking = [number for number in numbers if number not in configs]
-    if lacking or engine.provisioner is None:
-        raise PermanentError(f"the config of {op.name}, replica {lacking or 'any'}, is not in the database")
+    if engine.provisioner is None:
+        raise PermanentError(f"{op.name} cannot be started here", cause="this control plane runs without a provisioner")
+    configs: dict[int, Row] = {}
+
+    async def config(replica: int) -> str:
+        if not configs and (instance := await reads.find_instance(engine.db, op.instance_id)) is not None:
+            configs.update(await reads.assigned_of(engine.db, instance, range(1, most + 1)))
+        if replica not in configs:
+            raise PermanentError(f"the config of {op.name}, replica {replica}, is not in the database")
+        return str(configs[replica]["rendered"])
 
     async def enrol(replica: int) -> str:
         await _still_ours(engine, op)
@@ -118,8 +122,8 @@ async def converge(
 
     placed = await engine.provisioner.apply(
         Order(
-            op.instance_id, op.name, key or op.id, most, lambda replica: str(configs[replica]["rendered"]), enrol,
-            lambda replica: f"{op.instance_id}.{replica}", only, stops,
+            op.instance_id, op.name, key or op.id, most, config, enrol, lambda replica: f"{op.instance_id}.{replica}",
+            only, stops,
         )
     )  # fmt: skip
     return placed, await engine.fleet.push(op.instance_id)

@@ -218,6 +218,7 @@ class Local:
             gateway = await self._find_gateway()
         except PermanentError as exc:  # it may be on its way: a package that is upgraded is gone for a moment
             raise TemporaryError(exc.what, cause=exc.cause, hint=exc.hint) from exc
+        text = await order.config(replica.number)
         url = await order.enrol(replica.number)
         reason = said = ""
         for attempt in range(PORT_ATTEMPTS):
@@ -232,7 +233,7 @@ class Local:
             faults.reach("replica:before:boot-file")
             write(
                 replica.boot_file,
-                config.boot(order.config(replica.number), bind=f"127.0.0.1:{port}", control_plane=attach),
+                config.boot(text, bind=f"127.0.0.1:{port}", control_plane=attach),
             )
             faults.reach("replica:after:boot-file")
             replica.forget_ends()

@@ -117,7 +117,10 @@ async def enrol(replica: int) -> str:
 
 
 def order(instance_id: str, operation_id: str = "op-1", *, replicas: int = 1, config: str = "{}\n") -> Order:
-    return Order(instance_id, "echo", operation_id, replicas, lambda _: config, enrol, lambda replica: f"uid-{replica}")
+    async def text(_: int) -> str:
+        return config
+
+    return Order(instance_id, "echo", operation_id, replicas, text, enrol, lambda replica: f"uid-{replica}")
 
 
 @pytest.fixture
