@@ -1,7 +1,6 @@
 """
-The journal on SQLite: one thread that owns the write connection and commits whatever waits. Made by sqlite_database.py.
-
-A thread hop for each statement would cost more than the disk does, so a whole batch is one visit to that thread.
+The journal on SQLite: one connection that commits whatever waits, with a thread that waits for the disk. Made by
+sqlite_database.py.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,13 @@ from mcpg.store.journal import (
     refusal,
     table_timeout,
 )
-from mcpg.store.writer import MAX_BATCH, Fate, JournalWriter, Waiting, reach
+from mcpg.store.writer import Fate, JournalWriter, Waiting, reach
 
 log = logging.getLogger("mcpg.store")
 
 
 REMEMBERED = 4096  # rows
+AT_ONCE = 64  # units in a batch: nothing else happens on the event loop while their statements are carried out
 
 
 def first_event(b: Birth, after: Sequence[Step]) -> Fire | None:
@@ -179,87 +180,146 @@ class Appender:
 
 
 class SqliteWriter(JournalWriter):
+    """
+    A batch's statements are carried out on the event loop, some 50 µs a unit, and its COMMIT, which waits for the disk, on
+    the thread; while that runs, the next batch gathers. So the interpreter is not handed to and fro with each statement.
+    """
+
     def __init__(self, path: Path, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> None:
         super().__init__()
-        self._path = path
-        self._scribe = Scribe(clock, timeout)
-        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+        self._db.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
+        self._appender = Appender(self._db, Scribe(clock, timeout))
+        self._waiting: deque[Waiting] = deque()
+        self._is_busy = False  # a batch is on its way: the connection is its own, on whichever thread
+        self._idle = asyncio.Event()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._idle.set()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
 
     def _put(self, waiting: Waiting) -> None:
-        self._queue.put(waiting)
+        self._waiting.append(waiting)
+        if not self._is_busy:
+            self._is_busy = True
+            self._idle.clear()
+            self._soon(self._next)
 
     async def close(self) -> None:
         """Commit what waits, then end the thread."""
         if self._thread is None or self._closed:
             return
         self._closed = True
-        self._queue.put(None)
+        await self._idle.wait()
+        self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
+        self._db.close()
 
-    # ---- the thread
+    # ---- on the event loop
 
-    def _run(self) -> None:
-        db = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
-        db.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
-        appender = Appender(db, self._scribe)
-        last = False
-        while not last:
-            first = self._queue.get()
-            if first is None:
-                break
-            batch = [first]
-            while len(batch) < MAX_BATCH:
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if item is None:
-                    last = True
-                    break
-                batch.append(item)
-            fates = self._commit(db, appender, batch)
-            assert self._loop is not None  # noqa: S101 - start() set it
-            try:
-                self._loop.call_soon_threadsafe(self._deliver, fates)
-            except RuntimeError:  # the loop is gone: nobody waits any more
-                log.warning("journal: the event loop closed before %d fates were told", len(fates))
-        db.close()
+    def _soon(self, what: Callable[..., None], *args: Any) -> None:
+        assert self._loop is not None  # noqa: S101 - start() set it
+        self._loop.call_soon(what, *args)
 
-    def _commit(self, db: sqlite3.Connection, appender: Appender, batch: list[Waiting]) -> list[Fate]:
-        fates: list[Fate] = []
+    def _next(self) -> None:
+        """What waits now, if anything does, becomes a batch."""
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), AT_ONCE))]
+        if not batch:
+            self._is_busy = False
+            self._idle.set()
+            return
+        self._open(batch)
+
+    def _open(self, batch: list[Waiting], *, singly: bool = False) -> None:
         try:
-            db.execute("BEGIN IMMEDIATE")
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error:  # most likely somebody else is writing: wait for them on the thread
+            self._jobs.put(lambda: self._back(self._waited, batch, singly, self._begin()))
+        else:
+            self._write(batch, singly=singly)
+
+    def _waited(self, batch: list[Waiting], singly: bool, problem: sqlite3.Error | None) -> None:
+        if problem is None:
+            self._write(batch, singly=singly)
+        else:
+            self._done(self._failed(batch, problem))
+
+    def _write(self, batch: list[Waiting], *, singly: bool) -> None:
+        """All of a transaction but its begin and its end. Most batches hold no refusal, and then need no savepoints."""
+        db, appender = self._db, self._appender
+        try:
             appender.begin()
-            try:  # most batches hold no refusal, and then need no savepoints
+            if singly:
+                fates: list[Fate] = [(future, _apply(db, appender, unit)) for unit, future in batch]
+            else:
                 fates = [(future, appender.apply(unit)) for unit, future in batch]
                 appender.flush()
-            except sqlite3.Error:
-                raise  # the database itself: no unit of this batch can be trusted
-            except Exception:  # noqa: BLE001 - some unit was refused: which one, and how, is found out below
-                db.execute("ROLLBACK")
+        except Exception as exc:  # noqa: BLE001 - every caller hears of it
+            if singly or isinstance(exc, sqlite3.Error):  # the database itself: no unit of this batch can be trusted
+                self._done(self._failed(batch, exc))
+            else:  # some unit was refused: which one, and how, is found out one by one
                 appender.undone()
-                db.execute("BEGIN IMMEDIATE")
-                fates = [(future, _apply(db, appender, unit)) for unit, future in batch]
+                db.execute("ROLLBACK")
+                self._open(batch, singly=True)
+        else:
+            self._jobs.put(lambda: self._back(self._done, self._commit(batch, fates)))
+
+    def _done(self, fates: list[Fate]) -> None:
+        """The callers are told, and who of them goes on at once is in the next batch already."""
+        try:
+            self._deliver(fates)
+        finally:
+            self._soon(self._next)
+
+    def _failed(self, batch: list[Waiting], exc: Exception) -> list[Fate]:
+        """Nothing of the batch is written."""
+        log.error("journal: a batch of %d could not be written", len(batch), exc_info=exc)
+        self._appender.undone()
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        failure = Unavailable("the database could not be written", cause=f"{type(exc).__name__}: {exc}")
+        return [(future, failure) for _, future in batch]
+
+    # ---- on the thread
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _begin(self) -> sqlite3.Error | None:
+        """A transaction, once whoever writes to the database has ended; or what stood in the way."""
+        try:
+            self._db.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as exc:
+            return exc
+        finally:
+            self._db.execute("PRAGMA busy_timeout=0")
+        return None
+
+    def _commit(self, batch: list[Waiting], fates: list[Fate]) -> list[Fate]:
+        try:
             if faults.armed is not None:
                 reach("before", [fate for _, fate in fates])
-            db.execute("COMMIT")
+            self._db.execute("COMMIT")
             self.commits += 1
             if faults.armed is not None:
                 reach("after", [fate for _, fate in fates])
-        except Exception as exc:
-            log.exception("journal: a batch of %d could not be written", len(batch))
-            appender.undone()
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            failure = Unavailable("the database could not be written", cause=f"{type(exc).__name__}: {exc}")
-            return [(future, failure) for _, future in batch]
+        except Exception as exc:  # noqa: BLE001 - whatever it is, every caller hears of it
+            return self._failed(batch, exc)
         return fates
+
+    def _back(self, what: Callable[..., None], *args: Any) -> None:
+        """Go on with *what* on the event loop."""
+        assert self._loop is not None  # noqa: S101 - start() set it
+        try:
+            self._loop.call_soon_threadsafe(what, *args)
+        except RuntimeError:  # the loop is gone: nobody waits any more
+            log.warning("journal: the event loop closed before the fates of a batch were told")
 
 
 def _apply(db: sqlite3.Connection, appender: Appender, unit: Unit) -> list[Line] | BaseException:
