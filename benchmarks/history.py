@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.beside_dbos import peer, peer_python, peer_url
-from benchmarks.ladder import climb
+from benchmarks.ladder import Ends, climb
 from benchmarks.measure import Load, Wrong, bounded, emit, median, middle, say, scratch
 from benchmarks.plane import engine
 from mcpg import present
@@ -28,8 +28,9 @@ READS = 300
 async def made(path: Path, count: int) -> None:
     """A database with *count* finished operations and their lines."""
     async with engine(path) as running:
+        ends = Ends(running)
         for number in range(REAL):
-            await climb(running, f"real-{number}")
+            await climb(running, ends, f"real-{number}")
     db = sqlite3.connect(path)
     numbers = f"(WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM s WHERE i<{count // REAL}) SELECT i FROM s)"
     for table, key, where in (

@@ -2,7 +2,7 @@
 Whole operations per second: create a gateway and take it through its three durable phases to `ready`.
 
 The real engine and the real store in this process, with the no-op provisioner and without HTTP: requests.publish, then
-waiting on the bus for the final line, as the API's stream does. Every phase is committed and synced before the next
+waiting for the final line. Every phase is committed and synced before the next
 begins. Latency is from the call of publish to the final line.
 
 Afterwards the file itself is asked: every operation `ready`, and as many journal lines as were acknowledged.
@@ -25,6 +25,7 @@ from mcpg.engine.core import Scope
 from mcpg.engine.loop import Engine
 from mcpg.engine.requests import Publish, publish
 from mcpg.machines import provision
+from mcpg.store.journal import Line
 
 IN_FLIGHT = (1, 32)
 MAX_LADDERS = 100_000  # of one round, whatever its time
@@ -32,22 +33,38 @@ WHERE = Scope("default", "default", "default")
 READY = provision.State.READY.value
 
 
-async def climb(running: Engine, name: str) -> int:
+class Ends:
+    """Hears every committed line, checks that each operation's follow one another, and tells who waits for an end."""
+
+    def __init__(self, running: Engine) -> None:
+        self._seq: dict[str, int] = {}
+        self._ends: dict[str, asyncio.Future[Line]] = {}
+        self._loop = asyncio.get_running_loop()
+        running.db.writer.listen(self._heard)
+
+    def _heard(self, line: Line) -> None:
+        if line.machine != provision.MACHINE.name:
+            return
+        if line.seq != self._seq.get(line.subject, 0) + 1:
+            raise Wrong(f"{line.subject}: line {line.seq} came after line {self._seq.get(line.subject, 0)}")
+        self._seq[line.subject] = line.seq
+        if line.dest in provision.MACHINE.final_values:
+            self.of(line.subject).set_result(line)
+
+    def of(self, operation_id: str) -> asyncio.Future[Line]:
+        """Its last line, once it is written."""
+        if operation_id not in self._ends:
+            self._ends[operation_id] = self._loop.create_future()
+        return self._ends[operation_id]
+
+
+async def climb(running: Engine, ends: Ends, name: str) -> int:
     """One operation from the request to its end: the number of its journal lines. Raises Wrong unless it is ready."""
     op = await publish(running, WHERE, Publish(name=name, replicas=1), actor="bench", key=None)
-    accepted = op.version  # nothing has run since: the operation's first turn is still to come
-    with running.bus.follow(op.id) as lines:
-        seq = accepted
-        while True:
-            line = await lines.get()
-            if line.seq != seq + 1:
-                raise Wrong(f"{name}: line {line.seq} came after line {seq}")
-            seq = line.seq
-            if line.dest in provision.MACHINE.final_values:
-                break
+    line = await ends.of(op.id)
     if line.dest != READY:
         raise Wrong(f"{name}: ended {line.dest}: {line.reason}")
-    return seq
+    return line.seq
 
 
 async def one_round(path: Path, in_flight: int, seconds: float, profile: cProfile.Profile | None) -> dict[str, float]:
@@ -56,13 +73,13 @@ async def one_round(path: Path, in_flight: int, seconds: float, profile: cProfil
     acked = 0
     numbers = itertools.count()
     async with engine(path) as running:
-        writer = running.db.writer
+        writer, ends = running.db.writer, Ends(running)
         end = time.perf_counter() + seconds
 
         async def climber() -> None:
             nonlocal acked
             while (began := time.perf_counter()) < end and len(took) < MAX_LADDERS:
-                lines = await climb(running, f"bench-{next(numbers)}")
+                lines = await climb(running, ends, f"bench-{next(numbers)}")
                 took.append(time.perf_counter() - began)
                 acked += lines
 
