@@ -49,7 +49,7 @@ from mcpg.store.clock import now_us, to_datetime
 from mcpg.store.database import Database, locate, prepare_directory
 from mcpg.store.journal import Timeout, table_timeout
 from mcpg.store.lease import Myself
-from mcpg.store.lock import StateLock
+from mcpg.store.lock import FileLock, Lock, StateLock
 from mcpg.ui import page
 from mcpg.wire.base import rfc3339
 from mcpg.wire.fleet import Meta
@@ -188,9 +188,14 @@ class ControlPlane:
         http_host, http_port = split_bind(s.bind_http, "--bind-http")
         grpc_host, grpc_port = split_bind(s.bind_grpc, "--bind-grpc")
         prepare_directory(s.state_dir)
-        lock = StateLock(s.state_dir)
-        lock.take()
-        self._undo.append(lock.release)
+        where = locate(s.db_url, s.state_dir)
+        locks: list[Lock] = [StateLock(s.state_dir)]
+        if isinstance(where, Path) and not self._shared:
+            prepare_directory(where.parent)
+            locks.append(FileLock(where))
+        for lock in locks:
+            lock.take()
+            self._undo.append(lock.release)
 
         sock = listen(http_host, http_port, "--bind-http")
         self._undo.append(sock.close)
@@ -198,7 +203,7 @@ class ControlPlane:
         http_url = f"http://{_url_host(http_host)}:{http_port}"
         external = s.external_url.rstrip("/") or http_url
         timeout = self._timeout
-        self.db = await Database.open(locate(s.db_url, s.state_dir), timeout=timeout)
+        self.db = await Database.open(where, timeout=timeout)
         self._undo.append(self.db.close)
         await seed(self.db, now_us, local_gateways_max=s.local_gateways_max)
         for machine, state, number in await stranded(self.db):
@@ -277,7 +282,8 @@ class ControlPlane:
         card = s.state_dir / "server.json"
         _write_card(card, self.started)
         self._undo.append(lambda: card.unlink(missing_ok=True))
-        lock.say(f"pid {os.getpid()}, {http_url}, since {self.started.started_at}")
+        for lock in locks:
+            lock.say(f"pid {os.getpid()}, {http_url}, since {self.started.started_at}")
 
     async def _reserve_grpc(self, host: str, port: int) -> int:
         """The gRPC port, known before the server runs: gateways' boot files need it. 0 is asked of the kernel."""

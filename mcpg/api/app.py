@@ -18,7 +18,7 @@ from sanic.exceptions import SanicException
 from sanic.response import BaseHTTPResponse
 
 from mcpg import __version__
-from mcpg.api import audit, clusters, gateways, instances, machines, operations, tenancy, tokens
+from mcpg.api import audit, clusters, gateways, instances, machines, operations, replicas, tenancy, tokens
 from mcpg.api.context import McpgRequest, Server, answer, host_of, query, server
 from mcpg.errors import Forbidden, McpgError, NotFound, Usage
 from mcpg.store import reads
@@ -56,7 +56,7 @@ def build(parts: Server) -> App:
     app.config.ACCESS_LOG = False
     app.config.MOTD = False
     app.config.TOUCHUP = False  # it rewrites methods by exec, once a process: a second server here would not start
-    for part in (tenancy, gateways, tokens, instances, operations, clusters, machines, audit):
+    for part in (tenancy, gateways, tokens, instances, operations, clusters, machines, audit, replicas):
         app.blueprint(part.blueprint.copy(part.blueprint.name))
     app.add_route(healthz, "/healthz")
     app.add_route(readyz, "/readyz")

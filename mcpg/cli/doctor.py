@@ -69,6 +69,7 @@ CHECKS = (
     Check("session", "the given session can be used", client.session),
     # what the control plane looks after
     Check("operations", "no operation is stuck", fleet.operations),
+    Check("stranded", "somebody looks after everything", fleet.stranded),
     Check("agents", "all agents are heard", fleet.agents),
     Check("clusters", "all clusters are reachable", fleet.clusters),
     Check("orphans", "no gateway has lost its cluster", fleet.orphans),

@@ -206,8 +206,14 @@ def _number(option: Option, raw: str, source: str) -> int | float:
         raise wrong(option, raw, source, "it is not a number") from None
     low, high = option.low, option.high
     if (low is not None and not low <= number) or (high is not None and not number <= high):
-        raise wrong(option, raw, source, f"it is not in {low:.16g} to {high:.16g}")
+        raise wrong(option, raw, source, f"it is not {_range(low, high)}")
     return number
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"in {low:.16g} to {high:.16g}"
+    return f"{low:.16g} or more" if low is not None else f"{high:.16g} or less"
 
 
 def wrong(option: Option, raw: str, source: str, why: str) -> Usage:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mcpg.cli import census, render, resolve
+from mcpg.cli import census, peers, render, resolve
 from mcpg.cli.database import place
 from mcpg.cli.parse import Line
 from mcpg.cli.running import Local, look
@@ -29,8 +29,11 @@ def status(line: Line) -> int:
     state_dir: Path = values.state_dir
     local = look(state_dir)
     now = time.time()
-    counts, problem = census.take(place(values.db_url, state_dir, local.record))
-    data = {"state_dir": str(state_dir), "control_plane": _control_plane(local, now), **counts}
+    where = place(values.db_url, state_dir, local.record)
+    counts, problem = census.take(where)
+    data = {
+        "state_dir": str(state_dir), "control_plane": _control_plane(local, now), **peers.look(local, where), **counts
+    }  # fmt: skip
     render.emit(
         values.output,
         data,
@@ -74,6 +77,7 @@ def _evidence(local: Local) -> str:
 def _table(data: dict[str, Any], now: float) -> Iterable[str]:
     control, database = data["control_plane"], data["database"]
     yield from _head(control, now)
+    yield from map(_labelled, peers.lines(data, now))
     where = render.clean(database["path"])
     if not database["exists"]:
         yield (

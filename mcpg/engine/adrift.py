@@ -49,19 +49,18 @@ async def gather(
 
 async def patrol(engine: Core) -> None:
     """For as long as the engine runs: recover what has been adrift for a minute and nobody works on."""
-    since: dict[str, int] = {}
     while True:
         await asyncio.sleep(PATROL_S)
         try:
-            for instance_id in await look(engine, since):
+            for instance_id in await look(engine):
                 await supervision.look_after(engine, instance_id)
         except Exception:
             log.exception("could not look for gateways that are adrift; trying on every %g s", PATROL_S)
 
 
-async def look(engine: Core, since: dict[str, int]) -> list[str]:
-    """Instances that have been adrift for long enough; *since* keeps when each was first seen so (microseconds)."""
-    now = engine.clock()
+async def look(engine: Core) -> list[str]:
+    """Instances that have been adrift for long enough; `adrift_since` keeps when each was first seen so (microseconds)."""
+    now, since = engine.clock(), engine.adrift_since
     found = {i: lost for i in await reads.unattended(engine.db) if (lost := engine.adrift(i))}
     for instance_id in [i for i in since if i not in found]:
         del since[instance_id]

@@ -3,7 +3,7 @@ Taking back what an operation did, newest first: the list is derived from its jo
 
 `plan` reads it off the lines alone, so that `operation cancel --plan` shows what `compensate` will run. Each state that was
 entered names its undo in the table; whether its effect came to an end does not matter, for every undo succeeds when there
-is nothing to undo.
+is nothing to undo. In a state that only another version knows anything may have been done: all undos follow from it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class Undo:
 def plan(op: Operation, lines: Sequence[Line]) -> list[Undo]:
     """What a compensation does, newest first, each undo once. Pure."""
     entered: dict[str, tuple[str, int]] = {}  # undo: its effect, and the line that led to it
+    works = {s.value: rest for s, rest in op.table.rests.items() if isinstance(rest, Work) and rest.undo}
+    known = {s.value for s in op.table.states}
+    order = [rest.undo for rest in works.values()]
     for line in lines:
-        rest = op.table.rests.get(op.table.states(line.dest))
-        if isinstance(rest, Work) and rest.undo:
-            entered.setdefault(rest.undo, (rest.effect, line.seq))
-    steps = sorted(entered.items(), key=lambda step: step[1][1], reverse=True)
+        for rest in works.values() if line.dest not in known else filter(None, [works.get(line.dest)]):
+            entered.setdefault(str(rest.undo), (rest.effect, line.seq))
+    steps = sorted(entered.items(), key=lambda step: (step[1][1], order.index(step[0])), reverse=True)
     return [Undo(undo, effect, seq, FORESEEN[undo](op, lines)) for undo, (effect, seq) in steps]
 
 

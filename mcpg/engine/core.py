@@ -84,6 +84,7 @@ class Core:
         self.rooms = Rooms(db, self.reach, clock)
         self.exits: dict[str, dict[int, Exited]] = {}
         self.stranded: dict[str, frozenset[int]] = {}
+        self.adrift_since: dict[str, int] = {}
         self.accepted: dict[str, Operation] = {}
         self.at_work: dict[str, set[asyncio.Future[Any]]] = {}
         self._awaited: dict[str, set[asyncio.Event]] = {}
@@ -96,7 +97,7 @@ class Core:
     def adrift(self, instance_id: str) -> frozenset[int]:
         """
         Numbers of the instance's replicas that dial a control plane that is gone: see adrift.py. Those that have been so for
-        long, on an instance that nobody works on, are in `stranded`.
+        long, on an instance that nobody works on, are in `stranded`; since when, in `adrift_since`.
         """
         if not self.leases.shared or self.provisioner is None:
             return frozenset()

@@ -116,7 +116,7 @@ class Leases:
             self._tasks = []
             try:
                 async with asyncio.timeout(RENEW_S):
-                    await self._db.writer.execute(*lease.leave(self.me))
+                    await self._db.writer.execute(*lease.leave(self.me, self._clock()))
             except (McpgError, TimeoutError) as exc:
                 log.warning("leases were not given back: they end by themselves in %g s (%s)", LEASE_S, exc)
 

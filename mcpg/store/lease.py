@@ -2,8 +2,9 @@
 Replicas and leases: which control plane drives which operation, as constant SQL. Called by mcpg/engine/leases.py.
 
 A lease is `operation.lease_owner` (an epoch) and `lease_until`. A row that rests where an engine moves it on has one, or is
-free: `lease_until` is 0 then, so that one comparison finds the free and the expired. Where nobody of ours moves it on,
-both are NULL. A lease saves double work; what makes double work harmless are the version and the fence (journal.py).
+free: `lease_until` is 0 then, or when it was given back, so that one comparison finds the free and the expired. Where
+nobody of ours moves it on, both are NULL. A lease saves double work; what makes double work harmless are the version and
+the fence (journal.py).
 
 The arithmetic: a lease lasts 10 s and is renewed every 3 s, so two renewals in a row may fail. Its holder counts from
 before it asked, and stops at 9 s: a second before anybody may take its rows, as long as the clocks of the machines agree
@@ -108,12 +109,12 @@ def renew(me: Myself, at: int, until: int) -> tuple[Also, ...]:
     )
 
 
-def leave(me: Myself) -> tuple[Also, ...]:
-    """A planned stop: what it drove is free, and what is connected to it is not connected any more."""
+def leave(me: Myself, at: int) -> tuple[Also, ...]:
+    """A planned stop: what it drove is free since *at*, and what is connected to it is not connected any more."""
     return (
         Also(
-            "UPDATE operation SET lease_owner=NULL,lease_until=0 WHERE lease_owner=? AND lease_until IS NOT NULL",
-            (me.epoch,),
+            "UPDATE operation SET lease_owner=NULL,lease_until=? WHERE lease_owner=? AND lease_until IS NOT NULL",
+            (at, me.epoch),
         ),
         Also("UPDATE replica SET seen_at=0 WHERE id=? AND epoch=?", (me.id, me.epoch)),
     )

@@ -131,6 +131,29 @@ async def replica_of(db: Database, epoch: str) -> Row | None:
     return await db.one("SELECT * FROM replica WHERE epoch=?", epoch)
 
 
+async def driven_by(db: Database) -> dict[str, int]:
+    """How many open operations are leased to each start of a control plane, by its epoch."""
+    found = await db.many(
+        "SELECT lease_owner, count(*) AS number FROM operation WHERE lease_owner IS NOT NULL AND lease_until IS NOT NULL"
+        " GROUP BY lease_owner"
+    )
+    return {r["lease_owner"]: r["number"] for r in found}
+
+
+async def undriven(db: Database, before: int, epoch: str, limit: int) -> list[Row]:
+    """
+    Open operations that somebody should drive and nobody has since *before*, the longest first: `since` is when the lease
+    ended, or the row was last moved. Whatever is leased to *epoch* is driven.
+    """
+    return await db.many(
+        "SELECT id,kind,name,state,managed,lease_owner,since FROM (SELECT o.id,o.kind,o.name,o.state,o.lease_owner,"
+        "COALESCE(i.managed,1) AS managed,CASE WHEN o.lease_until>o.updated_at THEN o.lease_until ELSE o.updated_at END AS since"
+        " FROM operation o LEFT JOIN instance i ON i.id=o.instance_id"
+        " WHERE o.lease_until<?1 AND o.finished_at IS NULL AND (o.lease_owner IS NULL OR o.lease_owner!=?2)) x"
+        " WHERE since<?1 ORDER BY since, id LIMIT ?3", before, epoch, limit,
+    )  # fmt: skip
+
+
 async def provisioners_since(db: Database, at: int) -> list[str]:
     """The provisioners of every control plane that was heard since *at*."""
     found: list[Any] = await db.rows("SELECT DISTINCT provisioner FROM replica WHERE seen_at>=?", at)

@@ -1,6 +1,6 @@
 """Orgs, instances, enrolment tokens and the server itself."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -151,6 +151,41 @@ class Meta(Body):
     started_at: Time | None = None
     schema_version: int = 0
     agents_connected: int = 0
+
+
+class Replica(Body):
+    """
+    One control plane on this database. `id` belongs to its state directory, `epoch` to this start. `state`: living (heard
+    within the time of a lease, or it answers), late (it was not), left (it stopped as planned: `seen_at` is null). `here` is
+    who answers. `operations` are the open ones that are leased to it.
+    """
+
+    id: str
+    epoch: str
+    here: bool
+    state: Literal["living", "late", "left"]
+    host: str
+    pid: int
+    version: str
+    http_url: str
+    grpc_url: str
+    provisioner: str
+    operations: int = 0
+    started_at: Time | None = None
+    seen_at: Time | None = None
+
+
+class Stranded(Body):
+    """
+    Something that nobody looks after: an `operation` that no control plane drives, or a `gateway` that dials one that is
+    gone; since when, and the next command.
+    """
+
+    kind: Literal["operation", "gateway"]
+    subject: str
+    message: str
+    since: Time | None = None
+    hint: str = ""
 
 
 class Ready(Body):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcpg.wire.base import Time
+from mcpg.wire.fleet import Replica, Stranded
 
 
 class Local(BaseModel):
@@ -114,10 +115,15 @@ class Database(Local):
 
 
 class Status(Local):
-    """What runs on this machine and what its database holds: rows by table, the others by state."""
+    """
+    What runs on this machine and what its database holds: rows by table, the others by state. `replicas` are the control
+    planes on that database, by what the one here says, else as last written; `stranded` is null where none answers.
+    """
 
     state_dir: str
     control_plane: ControlPlane
+    replicas: list[Replica]
+    stranded: list[Stranded] | None
     database: Database
     rows: dict[str, int]
     operations: dict[str, int]

@@ -127,6 +127,32 @@ async def test_a_second_server_on_a_state_directory_is_refused_and_told_of_the_f
     assert (await plane.client.get("/readyz")).status_code == 200
 
 
+@pytest.mark.parametrize("way", ["its own name", "a symbolic link", "the first one's default"])
+async def test_a_second_server_on_an_sqlite_file_is_refused_whatever_its_state_directory_is(
+    start_plane: StartPlane, tmp_path: Path, way: str
+) -> None:
+    """Two writers on one file would each take what the other drives."""
+    file, state = tmp_path / "files" / "cp.db", tmp_path / "one"
+    if way == "the first one's default":
+        file = state / "cp-state.db"
+    second = file
+    if way == "a symbolic link":
+        second = tmp_path / "link.db"
+        second.symlink_to(file)
+    for each in (state, tmp_path / "two"):
+        each.mkdir()
+    first = "" if way == "the first one's default" else f"sqlite:{file}"
+    async with start_plane(state, db_url=first) as plane:
+        with pytest.raises(StateDirBusy) as refused:
+            async with start_plane(tmp_path / "two", db_url=f"sqlite:{second}"):
+                pass
+        words = f"another control plane works on the database {second}: pid {os.getpid()}, {plane.url}, since "
+        assert refused.value.what.startswith(words)
+        assert (await plane.client.get("/readyz")).status_code == 200
+    async with start_plane(tmp_path / "two", db_url=f"sqlite:{second}"):
+        assert stat.S_IMODE(file.with_name(f"{file.name}.lock").stat().st_mode) == 0o600
+
+
 async def test_the_card_says_what_runs_and_goes_with_it(start_plane: StartPlane, tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with start_plane(state) as plane:

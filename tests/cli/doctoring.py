@@ -88,7 +88,7 @@ def answering(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Fake:
     """A control plane at the URL, with a cluster and nothing else to look after."""
     monkeypatch.setenv("MCPG_CP_URL", fake.url)
     fake.says("GET", "/v1/meta", data(META))
-    for collection in ("operations", "instances", "clusters", "machines"):
+    for collection in ("operations", "instances", "clusters", "machines", "stranded"):
         found = [{"name": "local", "state": "registered", "reachable": True}] if collection == "clusters" else []
         fake.says("GET", f"/v1/{collection}", data(found))
     return fake

@@ -81,6 +81,34 @@ def test_operations_that_wait_for_a_control_plane(examine: Examine, database: sq
     assert examine("operations") == Said("warn", words, "mcpg-ctl serve")
 
 
+# ---- what nobody looks after
+
+
+def test_what_is_stranded_is_named_with_its_age_and_the_next_command(examine: Examine, answering: Fake) -> None:
+    assert examine("stranded") == Said("pass", "nothing", "")
+    hint = "mcpg-ctl operation explain op-1"
+    words = "op-1 (create edge-1) is in applying and nobody drives it"
+    found = [
+        {"kind": "operation", "subject": "op-1", "message": words, "since": at(-200), "hint": hint},
+        {
+            "kind": "gateway",
+            "subject": "u-1",
+            "message": "edge-2 dials x",
+            "since": at(-30.5),
+            "hint": "mcpg-ctl version",
+        },
+    ]
+    answering.says("GET", "/v1/stranded", data(found))
+    assert examine("stranded") == Said("warn", f"{words}, for 3m; edge-2 dials x, for 30s", hint)
+
+
+def test_a_control_plane_that_is_too_old_to_know_what_is_stranded(examine: Examine, answering: Fake) -> None:
+    body = b'{"code": "not_found", "title": "x", "details": {"route": "/v1/stranded"}}'
+    answering.says("GET", "/v1/stranded", Answer(body, 404))
+    words = "this control plane (of an unknown version) does not know this"
+    assert examine("stranded") == Said("skip", words, "")
+
+
 # ---- agents, clusters, orphans
 
 
@@ -112,7 +140,7 @@ def test_an_agent_that_is_online_by_its_last_word_and_not_connected(examine: Exa
     assert examine("agents") == Said("warn", words, "mcpg-ctl instance show u-1")
 
 
-@pytest.mark.parametrize("check", ["agents", "clusters"])
+@pytest.mark.parametrize("check", ["agents", "clusters", "stranded"])
 def test_what_only_a_live_control_plane_can_tell(examine: Examine, database: sqlite3.Connection, check: str) -> None:
     """The database holds what was true when somebody last listened, which says nothing of now."""
     insert(database, "agent", id="a-1", state="online", instance_id="i-1", replica=1)
@@ -197,6 +225,7 @@ def test_rows_in_an_unknown_state_by_the_database(examine: Examine, database: sq
         ("clusters", "clusters"),
         ("orphans", "instances"),
         ("states", "machines"),
+        ("stranded", "stranded"),
     ],
 )
 def test_a_control_plane_that_does_not_say(examine: Examine, answering: Fake, check: str, path: str) -> None:

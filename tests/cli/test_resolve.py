@@ -18,8 +18,8 @@ from mcpg.cli.commands import COMMANDS
 from mcpg.cli.contexts import FIELDS
 from mcpg.cli.options import CONNECTION, GLOBAL, OUTPUT, PLACE
 from mcpg.cli.parse import Line, parse
-from mcpg.cli.table import Command
-from mcpg.errors import McpgError
+from mcpg.cli.table import Command, Option
+from mcpg.errors import McpgError, Usage
 from mcpg.settings import Agent, Client, Server
 
 from .fake import Ctl
@@ -234,3 +234,23 @@ def test_a_server_needs_a_directory_whose_name_is_text(ctl: Ctl, monkeypatch: py
 def test_a_number_is_digits_and_of_a_sensible_length(ctl: Ctl, text: str) -> None:
     ran = ctl("provision", "create", "--timeout", text)
     assert (ran.code, ran.err.splitlines()[1]) == (2, "cause: it is not a number")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (1, None, "it is not 1 or more"),
+        (None, 86400, "it is not 86400 or less"),
+        (0.5, 2**53 - 1, "it is not in 0.5 to 9007199254740991"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["int", "number"])
+def test_a_number_beyond_its_bounds_is_told_the_bounds_there_are(
+    kind: str, low: float | None, high: float | None, words: str
+) -> None:
+    option = Option("--many", "how many", env=("MANY",), kind=kind, low=low, high=high)
+    line = Line("mcpg-ctl")
+    beyond = "0" if low is not None else "86401"
+    with pytest.raises(Usage) as refused:
+        resolve.one(option, line, {"MANY": beyond}, None)
+    assert (refused.value.what, refused.value.cause) == (f"MANY={beyond} cannot be used", words)

@@ -74,6 +74,14 @@ def test_a_create_is_removed_then_released() -> None:
     assert told((*BEGUN, RESERVED)) == [("remove", 3, gone), ("release", 2, "release 2 places in us-1")]
 
 
+def test_a_state_that_another_version_named_may_have_done_anything() -> None:
+    """It is no mistake of ours to meet one: all that this version can take back follows from it, in the table's order."""
+    hovered = (*BEGUN[:1], line(2, "requested", "accept", "hovering"))
+    assert [(undo, seq) for undo, seq, _ in told(hovered)] == [("remove", 2), ("release", 2)]
+    late = (*BEGUN, RESERVED, line(4, "applying", "applied", "hovering"))
+    assert [(undo, seq) for undo, seq, _ in told(late)] == [("remove", 3), ("release", 2)]
+
+
 def test_each_undo_once_however_often_its_state_was_entered() -> None:
     rolled = (
         *BEGUN, RESERVED, line(4, "applying", "retry", "applying"), line(5, "applying", "applied", "confirming"),

@@ -124,6 +124,8 @@ CHANGES = [  # what differs from run to run, and what stands there instead
     (re.compile(r"\btok-[0-9a-z]+"), "<token>"),
     (re.compile(r"\breq-[0-9a-f]+"), "<request>"),
     (re.compile(r"\be-[0-9a-f]{16}\b"), "<replica>"),
+    (re.compile(r"\brep-[0-9a-z]{10}\b"), "<replica id>"),
+    (re.compile(r'("host": )"[^"]*"'), r"\1<…>"),
     (
         re.compile(r'("(?:\w+_ms|\w+_us|version_hash|prev_hash|hash|pid|size_bytes|wal_bytes|uptime_ms|ms)": )[^,\n]+'),
         r"\1<…>",
@@ -135,7 +137,7 @@ CHANGES = [  # what differs from run to run, and what stands there instead
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:<port>"),
     (re.compile(r"\bpid \d+"), "pid <pid>"),
     (re.compile(r"\b\d+(\.\d+)?(ms|s|m\d+s)( ago)?\b(?!\w)|\b\d+m ago\b|(?<=  )\d+m$", re.MULTILINE), "<while>"),
-    (re.compile(r"(?<=  )now\b|(?<=newest )now\b|(?<=oldest )now\b"), "<while>"),
+    (re.compile(r"(?<=  )now\b|(?<=seen )now\b|(?<=newest )now\b|(?<=oldest )now\b"), "<while>"),
     (re.compile(r"\d+(\.\d+)? [KMG]iB( \(.* of it -wal\))?(?= *$)", re.MULTILINE), "<size>"),
     (re.compile(r"(?<![\w-])[0-9a-f]{12}(?![\w-])"), "<hash>"),
     (re.compile(r'python \d+\.\d+\.\d+|(?<="python": ")[\d.]+'), "<python>"),

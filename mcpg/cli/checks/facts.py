@@ -135,6 +135,10 @@ class Facts:
             return self.api.items(*segments, **query)
         except RemoteError as exc:
             raise Skip(f"the control plane does not say: {exc.what}") from None
+        except McpgError as exc:
+            if not exc.cause.startswith("it has no route"):
+                raise
+            raise Skip(exc.what) from None
 
     @contextlib.contextmanager
     def db(self) -> Iterator[sqlite3.Connection]:

@@ -1,5 +1,5 @@
 """
-Checks of what the control plane looks after: operations that stopped, agents that went silent, clusters, orphans.
+Checks of what the control plane looks after: operations that stopped or are stranded, agents that went silent, clusters, orphans.
 
 They ask the control plane at the URL. Where none answers they read the database here, and say only what it can still say.
 """
@@ -70,6 +70,15 @@ def _waiting(facts: Facts) -> Verdict:
     if found:
         return note(f"{_listed(found)}, and no control plane runs to go on with it", "mcpg-ctl serve")
     return good("none is open")
+
+
+def stranded(facts: Facts) -> Verdict:
+    """Operations that no control plane drives, and gateways that dial one that is gone. Only a live one can tell."""
+    found, now = facts.ask("v1", "stranded"), time.time()
+    if found:
+        words = _listed((f"{each.get('message')}, for {render.age(each.get('since'), now)}" for each in found), "; ")
+        return note(words, str(found[0].get("hint") or "mcpg-ctl status"))
+    return good("nothing")
 
 
 def agents(facts: Facts) -> Verdict:

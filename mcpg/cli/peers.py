@@ -1,0 +1,86 @@
+"""
+Which control planes work on the database of this state directory, and what none of them looks after. Called by status.py.
+
+Asked of the control plane here; where it does not answer, or is older than the question, as its database has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mcpg.cli import census, render
+from mcpg.cli.database import Place, columns, opened
+from mcpg.cli.running import ANSWER_S, Local
+from mcpg.errors import McpgError
+
+_NAMED = 4  # how many are named in one line; the rest is counted
+_TEXTS = ("id", "epoch", "host", "version", "http_url", "grpc_url", "provisioner")
+_KEYS = (*_TEXTS[:2], "here", "state", *_TEXTS[2:], "pid", "operations", "started_at", "seen_at")
+_ROWS = "SELECT id, epoch, host, version, http_url, grpc_url, provisioner, pid, started_at, seen_at FROM replica"
+_STRANDED = ("kind", "subject", "message", "since", "hint")
+
+
+def look(local: Local, place: Place) -> dict[str, Any]:
+    """`replicas`, by when they started, and `stranded`; the latter is None where no control plane answers."""
+    if local.state == "running":
+        with contextlib.suppress(McpgError):
+            return _asked(str(local.record.get("http_url", "")))
+    return {"replicas": _read(local, place), "stranded": None}
+
+
+def _asked(url: str) -> dict[str, Any]:
+    from mcpg.cli.client import Api
+
+    with contextlib.closing(Api(url, answer_s=ANSWER_S)) as api:
+        replicas, stranded = api.items("v1", "replicas"), api.items("v1", "stranded")
+    return {
+        "replicas": [{key: each.get(key) for key in _KEYS} for each in replicas],
+        "stranded": [{key: each.get(key) for key in _STRANDED} for each in stranded],
+    }
+
+
+def _read(local: Local, place: Place) -> list[dict[str, Any]]:
+    """A file has one control plane at a time: whoever is not the one that answers, is late or left."""
+    if place.path is None or not place.exists:
+        return []
+    with contextlib.suppress(McpgError), opened(place.path) as db:
+        if {"epoch", "seen_at", "provisioner"} <= columns(db, "replica"):
+            return [_row(row, local) for row in db.execute(f"{_ROWS} ORDER BY started_at, id")]
+    return []
+
+
+def _row(row: tuple[Any, ...], local: Local) -> dict[str, Any]:
+    found = dict(zip((*_TEXTS, "pid", "started_at", "seen_at"), row, strict=True))
+    here = bool(local.record) and found["epoch"] == local.record.get("replica")
+    answers = here and local.state == "running"
+    seen = local.answered_at if answers else found["seen_at"] / 1e6 if found["seen_at"] else None
+    state = "living" if answers else "late" if seen else "left"
+    times = {"started_at": census.rfc3339(found["started_at"] / 1e6), "seen_at": census.rfc3339(seen)}
+    whole = found | times | {"here": here, "state": state, "operations": 0}
+    return {key: whole[key] for key in _KEYS}
+
+
+def lines(data: Mapping[str, Any], now: float) -> Iterable[tuple[str, str]]:
+    """For the table: who is there, in one line, and what is stranded, a line each."""
+    replicas = data["replicas"]
+    there = [each for each in replicas if each["state"] != "left"]
+    if there:
+        named = ", ".join(_named(each, now) for each in there[:_NAMED])
+        more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
+        left = len(replicas) - len(there)
+        yield "Replicas", f"{named}{more}{f'; {left} stopped' if left else ''}"
+    stranded = data["stranded"] or []
+    for each in stranded[:_NAMED]:
+        yield "Stranded", f"for {render.age(each['since'], now)}: {each['message']}; {each['hint']}"
+    if len(stranded) > _NAMED:
+        yield "Stranded", f"{len(stranded) - _NAMED} more: mcpg-ctl status -o json"
+
+
+def _named(replica: Mapping[str, Any], now: float) -> str:
+    """`http://127.0.0.1:7843 0.1.0 (this one, seen now)`"""
+    seen = render.ago(replica["seen_at"], now)
+    words = f"late, last seen {seen}" if replica["state"] == "late" else f"seen {seen}"
+    who = str(replica["http_url"] or replica["id"])
+    return f"{who} {replica['version']} ({'this one, ' if replica['here'] else ''}{words})"

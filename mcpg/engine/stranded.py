@@ -1,0 +1,73 @@
+"""
+What nobody looks after, though somebody should: open operations that no control plane drives, and gateways that dial one
+that is gone. Read from leases, heartbeats and processes, each with since when that is so. Called by mcpg/api/replicas.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from mcpg.engine.adrift import STRANDED_S
+from mcpg.engine.core import Core
+from mcpg.store import reads, verify
+from mcpg.store.journal import LEASE_S
+
+UNDRIVEN_S: Final = 15.0  # a lease that is over is taken at the next sweep, a second later
+MOST: Final = 200  # operations in one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """`subject` is the operation's id or the gateway's uid; `since` in microseconds; `hint` is the next command."""
+
+    kind: Literal["operation", "gateway"]
+    subject: str
+    words: str
+    since: int
+    hint: str
+
+
+async def stranded(engine: Core) -> list[Stranded]:
+    """Both kinds, the longest first. Of gateways those alone that this control plane could start."""
+    found = [*await _operations(engine), *await _gateways(engine)]
+    return sorted(found, key=lambda each: (each.since, each.subject))
+
+
+async def _operations(engine: Core) -> list[Stranded]:
+    now = engine.clock()
+    rows = await verify.undriven(engine.db, now - int(UNDRIVEN_S * 1e6), engine.epoch, MOST)
+    if not rows:
+        return []
+    heard = await verify.provisioners_since(engine.db, now - int(LEASE_S * 1e6))
+    runs_gateways = engine.provisioner is not None or any(p not in ("", "none") for p in heard)
+    return [await _operation(engine, row, runs_gateways=runs_gateways) for row in rows]
+
+
+async def _operation(engine: Core, row: dict[str, Any], *, runs_gateways: bool) -> Stranded:
+    words = f"{row['id']} ({row['kind']} {row['name']}) is in {row['state']} and nobody drives it"
+    if row["managed"] and not runs_gateways:
+        words += ": no control plane that runs gateways is alive"
+    elif row["lease_owner"] is None:
+        words += ": it is free, and no control plane takes it"
+    else:
+        holder = await verify.replica_of(engine.db, row["lease_owner"])
+        who = "a start that is over" if holder is None else f"{holder['id']} on {holder['host']}"
+        words += f": the lease of {who} has ended, and no control plane takes it"
+    return Stranded("operation", row["id"], words, row["since"], f"mcpg-ctl operation explain {row['id']}")
+
+
+async def _gateways(engine: Core) -> list[Stranded]:
+    out = []
+    for instance_id, since in list(engine.adrift_since.items()):
+        lost = engine.adrift(instance_id)
+        row = await reads.find_instance(engine.db, instance_id)
+        if not lost or row is None or engine.provisioner is None:
+            continue
+        dialled = engine.provisioner.dials(instance_id)
+        urls = ", ".join(sorted({dialled[number] for number in lost if number in dialled}))
+        who = f"replica{'s' * (len(lost) > 1)} {', '.join(map(str, sorted(lost)))}"
+        words = f"{row['name']} ({who}) dials {urls}, where no control plane lives; started anew after {STRANDED_S:g} s of that"
+        uid = row["instance_uid"]
+        out.append(Stranded("gateway", uid, words, since, f"mcpg-ctl instance show {uid}"))
+    return out
