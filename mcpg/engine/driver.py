@@ -16,6 +16,7 @@ from contextlib import suppress
 from mcpg import faults
 from mcpg.engine import supervision
 from mcpg.engine.attempts import again, last_words, paused_by
+from mcpg.engine.bell import Bell
 from mcpg.engine.compensation import compensate
 from mcpg.engine.core import Core
 from mcpg.engine.effects import EFFECTS, failure
@@ -40,7 +41,7 @@ class Driver:
         self._engine = engine
         self._ended = ended
         self.op = op
-        self.wake = asyncio.Event()
+        self.wake = Bell()
         self.heard = 0
         self.task: asyncio.Task[None] | None = None
 
@@ -66,9 +67,7 @@ class Driver:
                     words = f"{op.id} in {op.state}: {exc}; trying again in {delay:.1f} s"
                     log.error("%s", words, exc_info=trace)  # noqa: TRY400 - a database that is away needs no traceback
                     self.wake.clear()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(delay):
-                            await self.wake.wait()
+                    await self.wake.wait(asyncio.get_running_loop().time() + delay)
                     with suppress(Exception):  # then the next turn finds out
                         await self._reload()
         finally:
@@ -199,20 +198,19 @@ class Driver:
 
     async def _until(self, work: asyncio.Future[Outcome] | None, seconds: float | None) -> None:
         """Until *work* is done, *seconds* or the state's deadline have passed, or somebody else moves the row."""
-        now = asyncio.get_running_loop().time
-        ends = [at for at in (None if seconds is None else now() + seconds, self.op.ends) if at is not None]
+        end = self.op.ends
+        if seconds is not None:
+            until = asyncio.get_running_loop().time() + seconds
+            end = until if end is None else min(end, until)
 
         def wake(_: object) -> None:
-            self.wake.set()
+            self.wake.ring()
 
         if work is not None:
             work.add_done_callback(wake)
         while not self.is_overtaken and not (work is not None and work.done()):
             self.wake.clear()
-            try:
-                async with asyncio.timeout_at(min(ends) if ends else None):
-                    await self.wake.wait()
-            except TimeoutError:
+            if not await self.wake.wait(end):
                 break
         if work is not None:
             work.remove_done_callback(wake)
@@ -277,10 +275,7 @@ class Driver:
                 return await late(self._engine, op, rest, self._allowed(), found.summary)
             again = LOOK_AGAIN_S if self._engine.leases.shared else None
             waits = [w for w in (left, found.again_s, again) if w is not None]
-            try:
-                async with asyncio.timeout(min(waits) if waits else None):
-                    await self.wake.wait()
-            except TimeoutError:
+            if not await self.wake.wait(asyncio.get_running_loop().time() + min(waits) if waits else None):
                 continue
             row = await reads.find_operation(self._engine.db, op.id)
             if row is not None and row["version"] != at:

@@ -131,7 +131,7 @@ class Engine(Core):
     def _look_again(self, instance_id: str) -> bool:
         driver = self._drivers.get(self._by_instance.get(instance_id, ""))
         if driver is not None:
-            driver.wake.set()
+            driver.wake.ring()
         return driver is not None
 
     def on_exit(self, exited: Exited) -> None:
@@ -152,7 +152,7 @@ class Engine(Core):
         if driver is not None:
             if line.seq > driver.op.version:
                 driver.heard = line.seq
-                driver.wake.set()  # moved by somebody else, or by us a moment ago: the driver compares
+                driver.wake.ring()  # moved by somebody else, or by us a moment ago: the driver compares
         elif ROWS[line.machine] == "operation" and line.dest in TABLES[line.machine].driven:
             new = self.accepted.pop(line.subject, None)
             if new is None:
@@ -184,7 +184,7 @@ class Engine(Core):
         driver = self._drivers.get(line.subject)
         if driver is not None and line.seq > driver.op.version:
             driver.heard = line.seq
-            driver.wake.set()
+            driver.wake.ring()
 
     async def _adopt(self, operation_id: str) -> None:
         """A row came to rest where the engine moves it on: whoever asked for it, and whether or not they still wait."""

@@ -153,8 +153,8 @@ class Table:
         Raises NoSuchMove when the table has no such move, also for a state it does not know (a newer version's row);
         GuardRefused when it has and every guard said no.
         """
-        answers = tuple(guard(facts) for guard in self._guards.get((state, event.value), ()))
-        key = (state, event.value, answers)
+        asked = self._guards.get((state, event.value), ())
+        key = (state, event.value, tuple([guard(facts) for guard in asked]) if asked else ())
         settled = self._settled.get(key)
         if settled is not None:
             return settled
@@ -201,6 +201,11 @@ class Table:
     def driven(self) -> frozenset[str]:
         """States that the engine moves on from: by work, or by watching."""
         return frozenset(s.value for s, r in self.rests.items() if isinstance(r, Work | Wait))
+
+    @cached_property
+    def timeouts(self) -> dict[str, float | None]:
+        """Seconds a row may rest in each state that is not final; None for no limit."""
+        return {s.value: r.timeout_s if isinstance(r, Work | Wait) else None for s, r in self.rests.items()}
 
     @cached_property
     def final_values(self) -> frozenset[str]:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from mcpg.errors import Conflict, McpgError, NotFound
 from mcpg.machines.chain import Entry, entry_hash, quoted
 from mcpg.machines.chain import canonical as canonical  # noqa: PLC0414 - many take it from here: it is how the store writes JSON
-from mcpg.machines.table import NO_FACTS, Facts, Table, Wait, Work
+from mcpg.machines.table import NO_FACTS, Facts, Table
 
 ROWS = {
     "provision": "operation",
@@ -124,8 +124,7 @@ LEASE_S = 10.0  # the arithmetic of leases: lease.py
 
 def table_timeout(table: Table, state: str) -> float | None:
     """The deadline the definition itself declares."""
-    rest = table.rests.get(table.states(state))
-    return rest.timeout_s if isinstance(rest, Work | Wait) else None
+    return table.timeouts.get(state)
 
 
 def entry_of(line: Line) -> Entry:
