@@ -150,12 +150,7 @@ class Database(ABC):
         task = asyncio.create_task(job())
         self._live.add(task)
         task.add_done_callback(self._live.discard)
-        done = await asyncio.shield(task)
-        self.refresh()
-        return done
-
-    def refresh(self) -> None:  # noqa: B027 - where every read sees all that was committed before it
-        """Called when something was written of which reads may not know yet."""
+        return await asyncio.shield(task)
 
     def is_in_place(self) -> bool:
         """Whether what is open is still what its name leads to; a deleted file is written to in vain."""

@@ -81,7 +81,6 @@ class SqliteDatabase(Database):
         self.path = path
         self._file = _identity(path)
         self.writer = writer
-        writer.told = self.refresh
 
     @classmethod
     async def connect(cls, path: Path, clock: Clock, timeout: Timeout) -> SqliteDatabase:
@@ -126,13 +125,13 @@ class SqliteDatabase(Database):
         Made here on the event loop: some 20 µs on a read-only connection that no writer blocks, where a hop to a thread
         would cost five times as much. What may find many belongs to `many`.
 
-        Reads of one turn of the event loop share a snapshot, for to open one costs more than to read: whatever this process
-        is told was written, by the journal or by `run_tx`, is in the next one.
+        Reads of one turn of the event loop share a snapshot, for to open one costs more than to read. It ends in the next
+        turn, before anything is heard of that was written since it was opened: so whoever wrote reads what it wrote.
         """
         if not self._turn:
             self._reader.execute("BEGIN")
             self._turn = True
-            asyncio.get_running_loop().call_soon(self.refresh)
+            asyncio.get_running_loop().call_soon(self._end_turn)
         cursor = self._reader.execute(sql, params)
         names = [d[0] for d in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
@@ -140,17 +139,15 @@ class SqliteDatabase(Database):
     async def many(self, sql: str, *params: Any) -> list[Row]:
         """On the second connection's own thread."""
         found: list[Row] = await self._orm.db("ro").execute_query_dict(sql, list(params))
-        self.refresh()  # what is read next is not older
         return found
 
-    def refresh(self) -> None:
-        """What is read from now on is of now."""
+    def _end_turn(self) -> None:
         if self._turn:
             self._turn = False
             self._reader.execute("COMMIT")
 
     async def close(self) -> None:
         await self.writer.close()
-        self.refresh()
+        self._end_turn()
         self._reader.close()
         await self._orm.close_connections()

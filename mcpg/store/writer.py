@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from mcpg import faults
 from mcpg.errors import Unavailable
@@ -36,7 +36,6 @@ class JournalWriter(ABC):
 
     def __init__(self) -> None:
         self.listeners = Listeners()
-        self.told: Callable[[], None] = lambda: None  # called before anybody hears of a commit
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self.commits = 0
@@ -78,7 +77,6 @@ class JournalWriter(ABC):
         await self.submit(statements)
 
     def _deliver(self, fates: list[Fate]) -> None:
-        self.told()
         for future, fate in fates:
             if isinstance(fate, BaseException):
                 if not future.done():
