@@ -372,6 +372,6 @@ def run(settings: Settings, *, on_ready: Callable[[Started], None]) -> int:
     except ValueError as exc:
         hint = f"the names are in docs/crash.md; to run without: unset {faults.VARIABLE}"
         raise Usage(f"{faults.VARIABLE} names no fault point", cause=str(exc), hint=hint) from exc
-    sys.setswitchinterval(0.0005)  # the journal writer waits for the interpreter at each statement: 5 ms is too long
+    sys.setswitchinterval(0.0005)  # a commit's thread says that it is durable as soon as it is: 5 ms is too long
     asyncio.run(_serve(settings, on_ready))
     return 0
