@@ -37,19 +37,26 @@ def index(line: Line) -> int:
 
 
 def show(line: Line) -> int:
-    """Prints one machine: its states, what each waits for, and the moves between them; or its diagram."""
+    """Prints one machine: its states, what each waits for, and the moves between them; or its diagram, as text or drawn."""
     values = resolve.values(line)
     with contextlib.closing(connect(values)) as api:
         machine = api.item("v1", "machines", values.name)
     width = render.terminal_width() or _PAGE
-    text = str(machine.get("mermaid", "")).split("\n")
     render.emit(
         values.output,
         machine,
-        table=lambda: text_lines(text) if values.mermaid else _page(machine, width),
+        table=lambda: _drawn(values.output, machine) or _page(machine, width),
         names=[str(machine.get("definition", ""))],
     )
     return 0
+
+
+def _drawn(output: str, machine: dict[str, Any]) -> Iterator[str] | None:
+    if output == "svg":
+        from mcpg.cli.drawing import svg
+
+        return svg(machine)
+    return text_lines(str(machine.get("mermaid", "")).split("\n")) if output == "mermaid" else None
 
 
 def text_lines(lines: list[str]) -> Iterator[str]:

@@ -215,6 +215,14 @@ OUTPUT = Option(
     choices=("table", "wide", "name", "json", "yaml", "jsonl"),
     short="-o",
 )
+DRAWN = Option(
+    "--output",
+    "how the machine is printed on stdout",
+    env=OUTPUT.env,
+    default="table",
+    choices=(*OUTPUT.choices, "mermaid", "svg"),
+    short="-o",
+)
 CONTEXT = Option(
     "--context",
     "stored context: the default of the options that are not given; none: without",

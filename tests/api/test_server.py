@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -190,8 +192,6 @@ async def test_a_read_only_state_directory_is_refused(start_plane: StartPlane, t
         "try: prepare_directory(Path(sys.argv[1]))\n"
         "except StateDirUnusable as e: print(e.what, '|', e.cause)\n"
     )
-    import sys
-
     folder = tmp_path / "ro"
     folder.mkdir()
     for parent in (tmp_path, *tmp_path.parents):
@@ -217,6 +217,19 @@ async def test_the_page_is_true_and_safe(plane: Plane) -> None:
     assert re.search(r"edge-1.*no cluster can take edge-2", answer.text, re.DOTALL)
     assert "1 of 20" in answer.text
     assert not re.search(r'(src|href)="(https?:)?//', answer.text), "nothing is fetched from elsewhere"
+
+
+async def test_every_operation_of_the_page_is_exported_as_the_command_does_it(plane: Plane) -> None:
+    await plane.publish("edge-1")
+    await plane.publish("edge-2", region="mars-1")
+    links = re.findall(r'href="([^"]+)" download="(op-\w+)\.json"', (await plane.client.get("/")).text)
+    assert len(links) == 2
+    for href, operation in links:
+        argv = ["-m", "mcpg.cli.main", "operation", "export", operation, "--cp-url", plane.url]
+        ran = await asyncio.create_subprocess_exec(sys.executable, *argv, stdout=asyncio.subprocess.PIPE)
+        said, _ = await ran.communicate()
+        assert ran.returncode == 0
+        assert (await plane.client.get(href)).content == said
 
 
 async def test_text_from_outside_cannot_become_markup(plane: Plane) -> None:
@@ -253,7 +266,14 @@ async def test_a_real_browser_renders_the_page_without_a_violation(plane: Plane,
         await page.goto(plane.url + "/")
         assert await page.title() == "MCPG control plane"
         assert await page.locator("h2").all_inner_texts() == ["Gateways 1", "Operations 1", "Clusters 1"]
+        async with page.expect_download() as expected:
+            await page.get_by_role("link", name="export op-").click()
+        download = await expected.value
         background = await page.evaluate("getComputedStyle(document.querySelector('header')).borderBottomStyle")
+        saved = await download.path()
+        assert saved.read_bytes() == (await plane.client.get(download.url)).content
+        name = download.suggested_filename
         await browser.close()
+    assert re.fullmatch(r"op-\w+\.json", name)
     assert background == "solid", "the stylesheet was applied"
     assert said == []

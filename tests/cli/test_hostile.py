@@ -117,7 +117,7 @@ def test_no_ladder_is_obeyed(acme: Ctl, fake: Fake) -> None:
 
 def test_no_diagram_is_obeyed(acme: Ctl, fake: Fake) -> None:
     fake.says("GET", "/v1/machines/x", data(bodies.machine() | {"mermaid": f"a\n  {EVIL}\n"}))
-    assert is_harmless(acme("machine", "show", "x", "--mermaid").out)
+    assert is_harmless(acme("machine", "show", "x", "-o", "mermaid").out)
 
 
 MANY: dict[str, tuple[str, Any]] = {

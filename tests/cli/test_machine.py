@@ -31,7 +31,7 @@ def test_for_people_and_as_data(
 
 def test_the_diagram_alone(acme: Ctl, fake: Fake) -> None:
     fake.says("GET", "/v1/machines/cluster", data(machine()))
-    assert acme("machine", "show", "cluster", "--mermaid") == (0, machine()["mermaid"], "")
+    assert acme("machine", "show", "cluster", "-o", "mermaid") == (0, machine()["mermaid"], "")
 
 
 def test_a_machine_that_is_not_there(acme: Ctl, fake: Fake) -> None:
@@ -43,4 +43,13 @@ def test_a_machine_that_is_not_there(acme: Ctl, fake: Fake) -> None:
 @pytest.mark.parametrize("missing", ["states", "moves", "mermaid", "title", "final"])
 def test_a_machine_of_another_version_may_lack_a_field(acme: Ctl, fake: Fake, missing: str) -> None:
     fake.says("GET", "/v1/machines/x", data({key: value for key, value in machine().items() if key != missing}))
-    assert [acme("machine", "show", "x", *argv).code for argv in ((), ("--mermaid",))] == [0, 0]
+    assert [
+        acme("machine", "show", "x", *argv).code
+        for argv in (
+            (),
+            (
+                "-o",
+                "mermaid",
+            ),
+        )
+    ] == [0, 0]

@@ -1,6 +1,6 @@
 """`operation`, `machine`: what was asked for, its journal, and the tables behind it."""
 
-from mcpg.cli.options import CLIENT, CONFIRM, GLOBAL, ORG, OUTPUT, VIEWING, WAITING, YES
+from mcpg.cli.options import CLIENT, CONFIRM, DRAWN, GLOBAL, ORG, OUTPUT, VIEWING, WAITING, YES
 from mcpg.cli.table import Command, Option
 
 _ID = Option("--id", "the operation, or the beginning of its id", metavar="ID", names="operation")
@@ -217,11 +217,12 @@ COMMANDS: tuple[Command, ...] = (
         "machine show",
         "mcpg.cli.machine:show",
         "one machine: its states, its moves, and what rests where",
-        examples=("mcpg-ctl machine show provision", "mcpg-ctl machine show provision --mermaid"),
+        about="-o mermaid is its diagram as text, -o svg the picture, both drawn from what this control plane runs.",
+        examples=("mcpg-ctl machine show provision", "mcpg-ctl machine show provision -o svg > provision.svg"),
         options=(
             Option("--name", "the machine", metavar="NAME", names="machine"),
-            Option("--mermaid", "the diagram's text instead", kind="flag", default=False),
-            *CLIENT,
+            DRAWN,
+            *(each for each in CLIENT if each is not OUTPUT),
         ),
         required=("name",),
         positional=("name",),
