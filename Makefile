@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONWARNINGS :=
+export PYTHONDONTWRITEBYTECODE :=  # compiled modules are what makes hundreds of process starts quick
 UNIT := tests/unit tests/machines tests/store tests/engine
 
 help: ## this list
@@ -32,11 +33,11 @@ unit: setup
 
 check: lint unit ## lint, types, import rules, unit tests: under two minutes
 
-test: setup gateway oidc lint ## everything, on the real parts
+test: setup gateway oidc lint ## everything, on the real parts; a third worker, for many tests wait for a lease or a gateway
 	@tools/chromium.sh
 	@tools/postgres.sh
 	@tools/shells.sh
-	$(PY) -m pytest -q -n 2 --durations=8
+	$(PY) -m pytest -q -n 3 --dist loadgroup --durations=8
 
 crash: setup gateway ## kill -9 at every fault point, on both databases: docs/crash.md
 	MCPG_TEST_CRASH=all $(PY) -m pytest -q -n 2 --durations=8 tests/crash

@@ -19,7 +19,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
+import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -141,19 +141,30 @@ def serving(options: tuple[str, ...] = QUICK) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     options = ("listen_addresses=127.0.0.1", "max_connections=300", *options)
-    with open(os.path.join(home, "log"), "wb") as log:
-        server = subprocess.Popen(
-            [folder / "postgres", "-D", data, "-p", str(port), "-k", home, *(f for o in options for f in ("-c", o))],
-            stdout=log, stderr=log, preexec_fn=_dies_with_us, **who,  # noqa: PLW1509
-        )  # fmt: skip
+    server = subprocess.Popen(
+        [folder / "postgres", "-D", data, "-p", str(port), "-k", home, *(f for o in options for f in ("-c", o))],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=_dies_with_us, **who,  # noqa: PLW1509
+    )  # fmt: skip
+    said, is_ready = Path(home, "log"), threading.Event()
+
+    def listen() -> None:
+        assert server.stderr is not None
+        with server.stderr, said.open("wb") as log:
+            for line in server.stderr:
+                log.write(line)
+                log.flush()
+                if b"ready to accept connections" in line:
+                    is_ready.set()
+        is_ready.set()  # it ended
+
+    listener = threading.Thread(target=listen, name="postgres")
+    listener.start()
     try:
-        end = time.monotonic() + START_S
-        while subprocess.run([folder / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False).returncode:
-            if server.poll() is not None or time.monotonic() > end:
-                pytest.fail(f"PostgreSQL did not start: {Path(home, 'log').read_text()}", pytrace=False)
-            time.sleep(0.02)
+        if not is_ready.wait(START_S) or server.poll() is not None:
+            pytest.fail(f"PostgreSQL did not start: {said.read_text()}", pytrace=False)
         yield Server(port)
     finally:
         server.send_signal(signal.SIGQUIT)
         server.wait(20)
+        listener.join(20)
         shutil.rmtree(home, ignore_errors=True)

@@ -1,6 +1,7 @@
 """
 docs/checker.md: its words from tools/checker.md, and what is checked, one real counterexample and the table of mutants from
-the checker itself. `make mutants` writes it; tests/machines/test_check_mutations.py fails when it is not what this makes.
+the checker itself. `make mutants` writes it; tests/machines/test_check_mutations.py fails when what a sample comes to, or
+anything but the mutants' fates, is not what this makes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tools.checker_mutants import Fate, Mutant, judge, mutants
 
 PAGE = Path(__file__).parents[1] / "docs" / "checker.md"
 WORDS = Path(__file__).parent / "checker.md"
+TABLE = "<!-- mutants -->"
 EXAMPLE = "rule: order"  # the mutant whose counterexample is shown whole
 
 RULES = {  # what each rule is, and where it is kept
@@ -32,13 +34,12 @@ RULES = {  # what each rule is, and where it is kept
 
 def page(fates: Sequence[Fate]) -> str:
     """The whole page, of every mutant's fate."""
-    parts = {
-        "worlds": _worlds(),
-        "invariants": _invariants(),
-        "checks": _checks(),
-        "example": _example(fates),
-        "mutants": _table(fates),
-    }
+    return without_table(fates).replace(TABLE, _table(fates))
+
+
+def without_table(fates: Sequence[Fate]) -> str:
+    """The page with a mark where the mutants' table goes: of *fates* it takes the example's alone."""
+    parts = {"worlds": _worlds(), "invariants": _invariants(), "checks": _checks(), "example": _example(fates)}
     text = WORDS.read_text("utf-8")
     for name, part in parts.items():
         text = text.replace(f"<!-- {name} -->", part)
@@ -78,12 +79,20 @@ def _table(fates: Sequence[Fate]) -> str:
     words = ", ".join(f"{count} × {kind}{'' if is_caught else ' missed'}" for (kind, is_caught), count in kinds.items())
     alone_only = [f for f in fates if f.alone and f.product is None]
     lines = [f"{head} {words}. {len(alone_only)} of them only by a check of the table alone.", ""]
-    rows = [
-        (f.mutant.machine or "protocol", f.mutant.kind, _what(f.mutant), ", ".join(f.alone), _found(f)) for f in fates
-    ]
+    rows = [(*named(f.mutant), ", ".join(f.alone), _found(f)) for f in fates]
     return (
         "\n".join(lines) + "\n" + _rows(("machine", "without the", "which is", "the table alone", "in a world"), rows)
     )
+
+
+def named(mutant: Mutant) -> tuple[str, str, str]:
+    """The first cells of its row, which say what was taken away."""
+    return mutant.machine or "protocol", mutant.kind, _what(mutant)
+
+
+def row(fate: Fate) -> str:
+    """Its line of the page's table."""
+    return _line((*named(fate.mutant), ", ".join(fate.alone), _found(fate)))
 
 
 def _what(mutant: Mutant) -> str:
@@ -97,8 +106,11 @@ def _found(fate: Fate) -> str:
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [" | ".join(cells) for cells in (head, ["---"] * len(head), *(map(_cell, row) for row in rows))]
-    return "\n".join(f"| {line} |" for line in lines)
+    return "\n".join(_line(cells) for cells in (head, ["---"] * len(head), *rows))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
 
 
 def _cell(text: str) -> str:

@@ -8,8 +8,6 @@ tests/crash/invariants.py looks at the database, the processes and the disk; eve
 A seed decides what is done; time decides the rest.
 
     python -m tools.soak --seed 7 --operations 500
-
-It is over 400 lines because it is one storm: clients, mischief and inspection read better side by side.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +37,7 @@ from tests.crash.invariants import broken, read
 from tests.crash.world import PLACE, PLAIN, Site, Zygote, gateways, killed_ones
 from tests.postgres import Server as Database
 from tests.postgres import serving
+from tools.soak_ask import Unanswered, frames, json_of
 from tools.soak_net import Wire
 
 ECHO = (ROOT / "examples/echo.yaml").read_text()
@@ -98,7 +97,7 @@ class Soak:
         await self.ask(key, "POST", f"{PLACE}/gateways", body, cancel=cancel)
 
     async def delete(self, key: str, name: str) -> None:
-        instances = await self.patiently(lambda client: _json(client, "/v1/orgs/default/instances"))
+        instances = await self.patiently(lambda client: json_of(client, "/v1/orgs/default/instances"))
         uid = next((i["instance_uid"] for i in instances if i["name"] == name), "")
         if uid:
             await self.ask(key, "DELETE", f"{PLACE}/gateways/{uid}")
@@ -116,7 +115,7 @@ class Soak:
                 if answer.status_code >= 500:
                     if answer.status_code != 503:
                         self.trouble.append(f"{method} {path}: {answer.status_code} {refusal}")
-                    raise _Unanswered
+                    raise Unanswered
                 return "", dict(refusal)
 
         operation, refusal = await self.patiently(once)
@@ -128,7 +127,7 @@ class Soak:
         if again != operation:
             self.told.otherwise[key] = again or str(refusal)
         if cancel:
-            await self.patiently(lambda client: _json(client, f"/v1/operations/{operation}/cancel", "POST"))
+            await self.patiently(lambda client: json_of(client, f"/v1/operations/{operation}/cancel", "POST"))
         state = await self.follow(operation, key)
         self.tally[f"{method.lower()}: {state}"] += 1
 
@@ -143,7 +142,7 @@ class Soak:
                 seen, rests = after, ""
                 headers = {"Last-Event-ID": str(after)} if after else {}
                 try:
-                    async for event, data, number in _events(client, f"/v1/operations/{operation}/events", headers):
+                    async for event, data, number in frames(client, f"/v1/operations/{operation}/events", headers):
                         if event == "end":
                             rests = str(data["state"])
                         else:
@@ -169,7 +168,7 @@ class Soak:
                 async with httpx.AsyncClient(
                     base_url=site.url, timeout=LONGEST, trust_env=False, verify=PLAIN
                 ) as client:
-                    async for event, data, number in _events(client, "/v1/events", headers):
+                    async for event, data, number in frames(client, "/v1/events", headers):
                         after = number or after
                         if event:
                             self.told.everything.append((int(number), data["operation_id"], data["seq"]))
@@ -185,7 +184,7 @@ class Soak:
                         base_url=site.url, timeout=LONGEST / 2, trust_env=False, verify=PLAIN
                     ) as client:
                         return await once(client)
-                except (httpx.HTTPError, _Unanswered):
+                except (httpx.HTTPError, Unanswered):
                     self.tally["asked again"] += 1
                     await asyncio.sleep(AGAIN_S)
 
@@ -312,40 +311,6 @@ class Soak:
 
 
 _OPERATIONS = {"provision", "teardown", "recovery"}
-
-
-class _Unanswered(Exception):
-    """A refusal that says: try again."""
-
-
-async def _json(client: httpx.AsyncClient, path: str, method: str = "GET") -> Any:
-    answer = await client.request(method, path)
-    if answer.status_code >= 500:
-        raise _Unanswered
-    return answer.json()
-
-
-async def _events(
-    client: httpx.AsyncClient, path: str, headers: dict[str, str]
-) -> AsyncIterator[tuple[str, dict[str, Any], str]]:
-    """Frames of a stream: event, data, id. A frame that was cut short is none."""
-    async with client.stream("GET", path, headers=headers) as answer:
-        if answer.status_code != 200:
-            await answer.aread()
-            raise httpx.ReadError(f"{answer.status_code}")
-        event, data, number = "", "", ""
-        async for line in answer.aiter_lines():
-            name, _, value = line.partition(": ")
-            if name == "event":
-                event = value
-            elif name == "data":
-                data = value
-            elif name == "id":
-                number = value
-            elif not line:
-                if event or number:
-                    yield event, json.loads(data) if data else {}, number
-                event = data = number = ""
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

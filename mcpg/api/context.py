@@ -17,7 +17,7 @@ from mcpg.engine.core import Scope
 from mcpg.engine.loop import Engine
 from mcpg.errors import BadSlug, BadSpec, Usage
 from mcpg.present import Live
-from mcpg.store import reads
+from mcpg.store import tenancy
 from mcpg.store.database import Database
 from mcpg.wire.base import Body
 from mcpg.wire.fleet import Meta
@@ -92,7 +92,7 @@ def gateway_name(value: str) -> str:
 async def scope(request: Request, org: str, ws: str, env: str) -> Scope:
     """The environment a path names. Raises BadSlug or NotFound, naming which segment and what exists."""
     found = Scope(slug(org, "org"), slug(ws, "workspace"), slug(env, "environment"))
-    await reads.environment(server(request).db, found.org, found.workspace, found.environment)
+    await tenancy.environment(server(request).db, found.org, found.workspace, found.environment)
     return found
 
 

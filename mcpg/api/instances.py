@@ -10,7 +10,7 @@ from mcpg.api.stream import ladder
 from mcpg.engine import instances as gateways
 from mcpg.engine.orphans import adopt, reap
 from mcpg.errors import NotFound
-from mcpg.store import reads
+from mcpg.store import reads, tenancy
 from mcpg.wire.base import Body
 from mcpg.wire.clusters import AdoptRequest
 from mcpg.wire.operations import Transition
@@ -24,7 +24,7 @@ async def everywhere(request: Request) -> HTTPResponse:
     parts = server(request)
     asked = query(request, org=None, orphaned=FLAG)
     if org := asked.get("org"):
-        await reads.org(parts.db, slug(org, "org"))
+        await tenancy.org(parts.db, slug(org, "org"))
     orphaned = asked.get("orphaned") == "true"
     return answer(await present.instances(parts.db, parts.live, org, orphaned=orphaned))
 
@@ -40,7 +40,7 @@ async def anywhere(request: Request, ref: str) -> HTTPResponse:
 @blueprint.get("/orgs/<org>/instances")
 async def instances(request: Request, org: str) -> HTTPResponse:
     parts = server(request)
-    await reads.org(parts.db, slug(org, "org"))
+    await tenancy.org(parts.db, slug(org, "org"))
     return answer(await present.instances(parts.db, parts.live, org))
 
 

@@ -13,7 +13,7 @@ from mcpg.api.stream import events, everything
 from mcpg.engine import steer
 from mcpg.engine.explain import explain
 from mcpg.errors import Refused
-from mcpg.store import fleet, reads
+from mcpg.store import fleet, reads, tenancy
 from mcpg.wire.operations import CancelPlan, SteerRequest, Undo
 
 blueprint = Blueprint("operations", url_prefix="/v1")
@@ -25,7 +25,7 @@ async def of_org(request: Request, org: str) -> HTTPResponse:
     """Newest first. `?history=true` puts every journal line in."""
     db = server(request).db
     asked = query(request, limit=None, history=FLAG)
-    await reads.org(db, slug(org, "org"))
+    await tenancy.org(db, slug(org, "org"))
     rows = await reads.operations(db, org, limit(request, 100, 1000))
     return await _list(request, rows, histories=asked.get("history") == "true")
 
@@ -47,7 +47,7 @@ async def index(request: Request) -> HTTPResponse:
     db = server(request).db
     asked = query(request, org=None, kind=KINDS, name=None, running=FLAG, limit=None, history=FLAG)
     if org := asked.get("org"):
-        await reads.org(db, slug(org, "org"))
+        await tenancy.org(db, slug(org, "org"))
     rows = await reads.fleet_operations(
         db, org=org, kind=asked.get("kind"), name=asked.get("name"), running=asked.get("running") == "true",
         limit=limit(request, 100, 1000),

@@ -7,7 +7,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from mcpg import present
 from mcpg.api.context import actor, answer, parse, scope, server
 from mcpg.errors import NotFound
-from mcpg.store import reads, writes
+from mcpg.store import tenancy, writes
 from mcpg.wire.fleet import Token, TokenRequest
 
 blueprint = Blueprint("tokens", url_prefix="/v1/orgs/<org>/workspaces/<ws>/environments/<env>/enrollment-tokens")
@@ -40,7 +40,7 @@ async def index(request: Request, org: str, ws: str, env: str) -> HTTPResponse:
     where = await scope(request, org, ws, env)
     now = parts.engine.clock()
     return answer(
-        [present.token(t, now) for t in await reads.tokens(parts.db, where.org, where.workspace, where.environment)]
+        [present.token(t, now) for t in await tenancy.tokens(parts.db, where.org, where.workspace, where.environment)]
     )
 
 
@@ -51,7 +51,7 @@ async def revoke(request: Request, org: str, ws: str, env: str, token_id: str) -
     where = await scope(request, org, ws, env)
     now = parts.engine.clock()
     await parts.db.writer.execute(writes.revoke_token(str(where), token_id, now))
-    row = await reads.find_token_of(parts.db, where.org, where.workspace, where.environment, token_id)
+    row = await tenancy.find_token_of(parts.db, where.org, where.workspace, where.environment, token_id)
     if row is None:
         raise NotFound(f"no enrolment token {token_id[:60]} in {where}", hint="those there are: mcpg-ctl token list")
     return answer(present.token(row, now))

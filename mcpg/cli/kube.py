@@ -15,6 +15,7 @@ from mcpg.cli.render import without_login
 from mcpg.errors import BadConfig
 
 _MAX = 1024 * 1024
+_DEEPEST = 64  # brackets in brackets: a kubeconfig has two or three, and the scanner's time grows with their square
 
 
 def read(where: str, context: str) -> dict[str, str]:
@@ -31,8 +32,7 @@ def read(where: str, context: str) -> dict[str, str]:
     except (OSError, RuntimeError) as exc:  # RuntimeError: ~nobody has no home
         raise _bad(where, getattr(exc, "strerror", None) or str(exc)) from None
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(raw, yaml.SafeLoader)):
-            raise ValueError("an alias")  # noqa: TRY301  a few of them, merged, unfold to gigabytes
+        _harmless(raw)
         found = yaml.safe_load(raw)
     except Exception:  # noqa: BLE001  whatever it is, its words may quote a credential
         raise _bad(where, "it is not YAML") from None
@@ -55,6 +55,22 @@ def read(where: str, context: str) -> dict[str, str]:
     if not isinstance(server, str) or not server.startswith(("https://", "http://")):
         raise _bad(where, f'context "{context}" names cluster "{cluster}", which has no server URL')
     return {"kubeconfig": str(path), "kube_context": context, "kube_server": without_login(server)}
+
+
+def _harmless(raw: bytes) -> None:
+    """Raises ValueError for what is quick to write and takes long to read: aliases, and brackets in brackets without end."""
+    import yaml
+
+    depth = 0
+    for token in yaml.scan(raw, yaml.SafeLoader):
+        if isinstance(token, yaml.AliasToken):
+            raise ValueError("an alias")  # noqa: TRY004  a few of them, merged, unfold to gigabytes
+        if isinstance(token, (yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken)):
+            depth += 1
+        elif isinstance(token, (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise ValueError("too deep")
 
 
 def _named(items: object, key: str) -> dict[str, dict[str, Any]]:

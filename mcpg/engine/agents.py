@@ -24,7 +24,7 @@ from mcpg.engine.ports import Exited
 from mcpg.errors import Conflict, Forbidden, NotFound, NotSignedIn, Refused, Unavailable
 from mcpg.machines import enrolment
 from mcpg.machines.enrolment import Event, State
-from mcpg.store import reads, writes
+from mcpg.store import reads, tenancy, writes
 from mcpg.store.clock import short_id, uuid7
 from mcpg.store.journal import Also, Birth, Fire, Step, canonical
 
@@ -106,7 +106,7 @@ class Agents:
         The uid is never the identity (default uids collide): a token enrols one agent per use, and the agent that used
         it may come again with it. Raises NotSignedIn for a token nobody minted, Forbidden with the reason otherwise.
         """
-        row = await reads.find_token(self._engine.db, nonce_hash(token))
+        row = await tenancy.find_token(self._engine.db, nonce_hash(token))
         if row is None:
             raise NotSignedIn("this enrolment token is not known", hint="mint a new one and enrol again")
         if row["revoked_at"] is not None:
@@ -127,7 +127,7 @@ class Agents:
                     return await self._enrol_itself(row, who, use)
                 return await self._enrol_replica(row, who, use)
             except Conflict:
-                row = await reads.find_token(self._engine.db, nonce_hash(token)) or row
+                row = await tenancy.find_token(self._engine.db, nonce_hash(token)) or row
         raise Conflict("this enrolment token is being used by several gateways at once", hint="try again")
 
     def _is_same(self, token: Row, agent: Row, who: Introduction) -> bool:

@@ -20,7 +20,7 @@ def environment(row: Row) -> Environment:
 
 
 def token(row: Row, now: int) -> TokenStatus:
-    """One row of `reads.tokens`, as it is at *now*."""
+    """One row of `tenancy.tokens`, as it is at *now*."""
     return TokenStatus(
         id=row["id"], state=_token_state(row, now), use_count=row["use_count"], max_uses=row["max_uses"],
         expires_at=to_datetime(row["expires_at"]), created_at=to_datetime(row["created_at"]), issuer=row["issuer"],

@@ -1,8 +1,8 @@
 """
 Every read of the database, one function a question; rows as dicts with the columns of models.py, JSON columns parsed.
 
-Constant SQL on the read-only connection. A function named `find_*` may answer None; the others raise NotFound.
-It is over 400 lines, for it is a list: one short function a question.
+Constant SQL on the read-only connection. A function named `find_*` may answer None; the others raise NotFound. The reads of
+orgs, environments and tokens are in tenancy.py, those of clusters in fleet.py.
 """
 
 from __future__ import annotations
@@ -36,49 +36,6 @@ async def _many(db: Database, sql: str, *params: Any) -> list[Row]:
 async def _one(db: Database, sql: str, *params: Any) -> Row | None:
     row = await db.one(sql, *params)
     return None if row is None else _parsed(row)
-
-
-# ---- tenancy
-
-
-async def orgs(db: Database) -> list[Row]:
-    return await _all(db, "SELECT * FROM org ORDER BY slug")
-
-
-async def org(db: Database, slug: str) -> Row:
-    row = await _one(db, "SELECT * FROM org WHERE slug=?", slug)
-    if row is None:
-        names = [o["slug"] for o in await orgs(db)]
-        raise NotFound(f"no org {slug}", cause=f"orgs here: {', '.join(names[:20])}", hint=f"--org {names[0]}")
-    return row
-
-
-async def workspaces(db: Database, org_id: str) -> list[Row]:
-    return await _all(db, "SELECT * FROM workspace WHERE org_id=? ORDER BY slug", org_id)
-
-
-async def workspace(db: Database, org_slug: str, slug: str) -> Row:
-    o = await org(db, org_slug)
-    found = await workspaces(db, o["id"])
-    for row in found:
-        if row["slug"] == slug:
-            return row
-    names = ", ".join(w["slug"] for w in found[:20]) or "none"
-    raise NotFound(f"no workspace {slug} in org {org_slug}", cause=f"workspaces there: {names}")
-
-
-async def environments(db: Database, workspace_id: str) -> list[Row]:
-    return await _all(db, "SELECT * FROM environment WHERE workspace_id=? ORDER BY slug", workspace_id)
-
-
-async def environment(db: Database, org_slug: str, workspace_slug: str, slug: str) -> Row:
-    w = await workspace(db, org_slug, workspace_slug)
-    found = await environments(db, w["id"])
-    for row in found:
-        if row["slug"] == slug:
-            return row
-    names = ", ".join(e["slug"] for e in found[:20]) or "none"
-    raise NotFound(f"no environment {slug} in {org_slug}/{workspace_slug}", cause=f"environments there: {names}")
 
 
 # ---- operations and the journal
@@ -237,7 +194,7 @@ async def histories(db: Database, subjects: list[str]) -> dict[str, list[Line]]:
     return out
 
 
-# ---- instances, agents, configs, tokens
+# ---- instances, agents, configs
 
 _WITH_CLUSTER = (
     "SELECT i.*, c.name AS cluster, f.rendered_sha256 AS rolling_hash, o.machine AS operation_machine,"
@@ -370,29 +327,6 @@ async def assigned_of(db: Database, instance: Row, replicas: Iterable[int]) -> d
         if version is not None and (found := configs[version]) is not None:
             out[replica] = found
     return out
-
-
-async def find_token(db: Database, nonce_hash: str) -> Row | None:
-    return await _one(db, "SELECT * FROM bootstrap_token WHERE nonce_hash=?", nonce_hash)
-
-
-_TOKENS = (
-    "SELECT t.*, COALESCE(i.instance_uid, (SELECT n.instance_uid FROM agent a JOIN instance n ON n.id=a.instance_id"
-    " WHERE a.token_id=t.id ORDER BY a.created_at DESC LIMIT 1)) AS instance_uid"
-    " FROM bootstrap_token t LEFT JOIN instance i ON i.id=t.instance_id WHERE t.org=? AND t.workspace=?"
-    " AND t.environment=?"
-)
-
-
-async def tokens(db: Database, org_slug: str, workspace_slug: str, environment_slug: str) -> list[Row]:
-    """Enrolment tokens of an environment, newest first; `instance_uid` is whose each is, or whom it enrolled last."""
-    return await db.many(f"{_TOKENS} ORDER BY t.created_at DESC, t.id", org_slug, workspace_slug, environment_slug)
-
-
-async def find_token_of(
-    db: Database, org_slug: str, workspace_slug: str, environment_slug: str, token_id: str
-) -> Row | None:
-    return await db.one(f"{_TOKENS} AND t.id=?", org_slug, workspace_slug, environment_slug, token_id)
 
 
 async def orphans(db: Database) -> list[Row]:

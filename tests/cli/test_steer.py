@@ -11,7 +11,7 @@ from mcpg.errors import Refused
 from mcpg.wire.operations import CancelPlan, Undo
 
 from .fake import HAPPY, OPERATION, Ctl, Fake, data, end, operation, refusal, step, stream
-from .test_history import steps
+from .test_history import chained, steps
 
 ONE = f"/v1/operations/{OPERATION}"
 CANCELLED = operation(final_phase="cancelled", state="cancelled", code="cancelled", error="cancelled by local")
@@ -128,7 +128,7 @@ def attempts(count: int) -> list[dict[str, Any]]:
          "message": f"attempt {n + 1} in {2**n} s: not yet", "reason": f"attempt {n + 1} in {2**n} s: not yet"}
         for n in range(1, count + 1)
     ]  # fmt: skip
-    return [first, *made, *({**step, "seq": step["seq"] + count} for step in rest)]
+    return chained(OPERATION, [first, *made, *({**step, "seq": step["seq"] + count} for step in rest)])
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 20])

@@ -1,8 +1,4 @@
-"""
-What an operator does to an operation: cancel in any state, resume, retry; each once, and nothing is left behind.
-
-It is over 400 lines because all of it holds operations in states by the same few means.
-"""
+"""What an operator does to an operation: cancel and resume in any state, each once, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -13,55 +9,14 @@ from typing import Any
 import pytest
 
 from mcpg.engine import steer
-from mcpg.engine.attempts import Backoff
 from mcpg.errors import PermanentError, Refused, TemporaryError
 from mcpg.machines import TABLES, provision, recovery, teardown
 from mcpg.machines.table import Owner
 from mcpg.store.journal import Also
-from tests.conftest import Plane, StartPlane
+from tests.conftest import Plane, StartPlane, parse_events
 from tests.engine.fakes import Scripted
+from tests.engine.steering import Tomorrow, begun, creating, places, refused
 from tests.engine.test_attempts import limits
-
-
-@pytest.fixture
-async def scripted() -> Scripted:
-    return Scripted()
-
-
-@pytest.fixture
-async def on(scripted: Scripted, start_plane: StartPlane) -> AsyncIterator[Plane]:
-    async with start_plane(given=scripted, local_gateways_max=3, apply_timeout_s=3600) as plane:
-        yield plane  # no deadline comes to anybody's help
-
-
-async def places(plane: Plane) -> int:
-    return int((await plane.client.get("/v1/clusters")).json()[0]["gateways_running"])
-
-
-class Begun:
-    """A publish or delete that is under way: its id, and its ladder when it has ended."""
-
-    def __init__(self, task: asyncio.Task[list[dict[str, Any]]], op: str) -> None:
-        self.task, self.op = task, op
-
-
-async def begun(plane: Plane, state: str, task: asyncio.Task[list[dict[str, Any]]]) -> Begun:
-    async def there() -> str:
-        rows = (await plane.client.get("/v1/operations")).json()
-        return rows[0]["id"] if rows and rows[0]["state"] == state else ""
-
-    return Begun(task, await plane.until(there, f"it is {state}"))
-
-
-async def creating(plane: Plane, state: str = "applying", name: str = "edge-1", **body: Any) -> Begun:
-    return await begun(plane, state, asyncio.create_task(plane.publish(name, **body)))
-
-
-async def refused(plane: Plane, op: str, verb: str, status: int = 409) -> dict[str, Any]:
-    answer = await plane.client.post(f"/v1/operations/{op}/{verb}", json={})
-    assert answer.status_code == status, answer.text
-    return dict(answer.json())
-
 
 # ---- the matrix
 
@@ -116,6 +71,14 @@ async def written(plane: Plane, op: str, machine: str, state: str, uid: str) -> 
     )
 
 
+def test_every_state_that_an_operator_owns_can_be_left_by_one() -> None:
+    for name in ("provision", "teardown", "recovery"):
+        table = TABLES[name]
+        for state, rest in table.rests.items():
+            if isinstance(rest, Owner) and state is not table.initial:
+                assert "resume" in table.allowed(state.value), (name, state)
+
+
 # ---- cancel
 
 
@@ -165,13 +128,6 @@ async def test_work_that_never_ends_after_it_was_interrupted_pauses_with_words(
         await plane.steer(create.op, "resume")
         assert (await plane.reaches(create.op, "cancelled"))["code"] == "cancelled"
         assert scripted.running == {}
-
-
-class Tomorrow(Backoff):
-    """A pause that no test outlasts."""
-
-    def pause_s(self, attempt: int, delay: float, left: float | None) -> float:
-        return 86_400.0
 
 
 async def test_a_cancel_while_an_attempt_is_put_off_does_not_wait_for_it(on: Plane, scripted: Scripted) -> None:
@@ -313,128 +269,30 @@ async def test_of_many_that_decide_on_the_same_row_one_moves_it_and_the_others_d
     assert [line["event"] for line in end["history"]].count(verb) == 1
 
 
+async def until_id(lines: AsyncIterator[str], number: int) -> AsyncIterator[str]:
+    """Those up to event *number* of a stream, or all of it."""
+    async for line in lines:
+        yield line
+        if line == f"id: {number}":
+            return
+
+
 async def test_cancels_that_race_the_engine_all_come_to_an_end(start_plane: StartPlane) -> None:
     """Whatever the engine was doing at that moment: each create is ready or cancelled, and what was taken fits that."""
     scripted = Scripted()
     async with start_plane(given=scripted, local_gateways_max=100) as plane:
 
         async def one(i: int) -> tuple[str, int]:
-            create = asyncio.create_task(plane.publish(f"edge-{i}"))
-
-            async def there() -> str:
-                rows = (await plane.client.get(f"/v1/operations?name=edge-{i}")).json()
-                return rows[0]["id"] if rows else ""
-
-            op = await plane.until(there, "it is written down")
-            answer = await plane.client.post(f"/v1/operations/{op}/cancel", json={})
-            return (await create)[-1]["state"], answer.status_code
+            """Cancelled after so many lines of its ladder, and read to the end."""
+            async with plane.client.stream("POST", plane.gateways, json={"name": f"edge-{i}"}) as ladder:
+                lines = ladder.aiter_lines()
+                seen = [line async for line in until_id(lines, 1 + i % 4)]
+                op = ladder.headers["x-operation-id"]
+                answer = await plane.client.post(f"/v1/operations/{op}/cancel", json={})
+                seen += [line async for line in lines]
+            return parse_events("\n".join(seen))[-1]["state"], answer.status_code
 
         ends = await asyncio.gather(*(one(i) for i in range(30)))
         assert {(state, code) for state, code in ends} <= {("cancelled", 200), ("ready", 409)}
         ready = sum(state == "ready" for state, _ in ends)
         assert (await places(plane), len(await plane.instances()), len(scripted.running)) == (ready, ready, ready)
-
-
-# ---- retry
-
-
-async def test_retry_of_what_is_put_off_tries_now(on: Plane, scripted: Scripted) -> None:
-    on.engine.backoff = Tomorrow()
-    scripted.problems = [TemporaryError("not yet")]
-    create = await creating(on)
-
-    async def put_off() -> bool:
-        return (await on.operation(create.op))["attempt"] == 1
-
-    await on.until(put_off, "the attempt is put off")
-    await on.steer(create.op, "retry", "it is back")
-    events = await create.task
-    assert events[-1]["state"] == "ready"
-    line = next(e for e in events if e["event"] == "retry" and e["actor"] == "local")
-    assert line["message"] == "tried again now by local: it is back"
-
-
-async def test_retry_while_it_is_at_work_is_refused(on: Plane, scripted: Scripted) -> None:
-    scripted.hold = asyncio.Event()
-    create = await creating(on)
-    await scripted.entered.wait()
-    told = await refused(on, create.op, "retry")
-    assert told["details"]["allowed"] == ["cancel"]
-    assert told["hint"] == f"mcpg-ctl operation cancel {create.op}"
-    scripted.hold.set()
-    assert (await create.task)[-1]["state"] == "ready"
-    assert (await refused(on, create.op, "retry"))["detail"].startswith("it is over, and did not fail")
-
-
-async def test_retry_of_a_create_that_failed_asks_for_the_very_same_anew(on: Plane, scripted: Scripted) -> None:
-    scripted.problems = [PermanentError("no")]
-    failed = (await on.publish("edge-1", replicas=2, config_toml="governance: {}"))[-1]["operation_id"]
-    new = await on.steer(failed, "retry")
-    assert (new["retry_of"], new["kind"], new["name"]) == (failed, "create", "edge-1")
-    end = await on.reaches(new["id"], "ready")
-    assert end["replicas"] == 2
-    assert end["history"][0]["data"]["retry_of"] == failed
-    [instance] = await on.instances()
-    assert instance["replicas"] == 2
-    version = await on.client.get(f"{on.gateways}/edge-1/config-versions/1")
-    assert version.json()["raw_config"] == "governance: {}"
-    told = await refused(on, failed, "retry")
-    assert (told["code"], told["title"]) == ("name_taken", f"{failed} cannot be retried: the name edge-1 is taken")
-
-
-async def test_two_retries_of_one_operation_are_one_new_operation(on: Plane, scripted: Scripted) -> None:
-    scripted.problems = [PermanentError("no")]
-    failed = (await on.publish("edge-1"))[-1]["operation_id"]
-    scripted.hold = asyncio.Event()
-    answers = await asyncio.gather(*(on.steer(failed, "retry") for _ in range(4)))
-    assert len({a["id"] for a in answers}) == 1
-    scripted.hold.set()
-    await on.reaches(answers[0]["id"], "ready")
-
-
-async def test_retry_of_an_update_changes_only_what_it_was_to_change(on: Plane, scripted: Scripted) -> None:
-    await on.publish("edge-1", config_toml="mcp: {}")
-    scripted.problems = [PermanentError("no")]
-    failed = (await on.publish("edge-1", replicas=2))[-1]["operation_id"]
-    await on.publish("edge-1", config_toml="governance: {}", size="m")  # meanwhile somebody else changes more
-    now = (await on.instances())[0]
-    new = await on.steer(failed, "retry")
-    await on.reaches(new["id"], "ready")
-    [instance] = await on.instances()
-    assert (new["kind"], instance["replicas"]) == ("update", 2)
-    assert (instance["assigned_hash"], instance["size"]) == (now["assigned_hash"], "m")
-
-
-async def test_retry_of_an_update_whose_gateway_is_gone_is_refused(on: Plane, scripted: Scripted) -> None:
-    uid = (await on.publish("edge-1"))[-1]["coords"]["instance_uid"]
-    scripted.problems = [PermanentError("no")]
-    failed = (await on.publish("edge-1", replicas=2))[-1]["operation_id"]
-    await on.delete(uid)
-    told = await refused(on, failed, "retry")
-    assert told["title"] == f"{failed} cannot be retried: the gateway it was to update is gone"
-    await on.publish("edge-1")
-    assert (await refused(on, failed, "retry"))["detail"] == "another gateway has its name"
-
-
-async def test_retry_of_a_paused_one_is_a_resume(on: Plane, scripted: Scripted) -> None:
-    scripted.problems = [PermanentError("no")]
-    scripted.remove_problems = [PermanentError("it will not die")]
-    op = (await on.publish("edge-1"))[-1]["operation_id"]
-    assert (await on.steer(op, "retry"))["id"] == op
-    assert (await on.reaches(op, "failed"))["error"] == "no", "the cause is why it failed, not that it was resumed"
-
-
-async def test_a_busy_gateway_says_how_to_decide_on_what_paused(on: Plane, scripted: Scripted) -> None:
-    scripted.problems = [PermanentError("no")]
-    scripted.remove_problems = [PermanentError("it will not die")]
-    op = (await on.publish("edge-1"))[-1]["operation_id"]
-    answer = await on.client.post(on.gateways, json={"name": "edge-1", "replicas": 2})
-    assert answer.json()["hint"] == f"mcpg-ctl operation resume {op}      or: mcpg-ctl operation cancel {op}"
-
-
-def test_every_state_that_an_operator_owns_can_be_left_by_one() -> None:
-    for name in ("provision", "teardown", "recovery"):
-        table = TABLES[name]
-        for state, rest in table.rests.items():
-            if isinstance(rest, Owner) and state is not table.initial:
-                assert "resume" in table.allowed(state.value), (name, state)

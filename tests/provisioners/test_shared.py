@@ -26,7 +26,7 @@ from mcpg.provisioners.replica import Shelf
 async def main():
     async with Locks(Shelf(Path(sys.argv[1]))).hold(sys.argv[2]):
         print("held", flush=True)
-        await asyncio.sleep(600)
+        await asyncio.Event().wait()  # until it is killed
 
 asyncio.run(main())
 """

@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 import pytest
-from tortoise.backends.base.executor import EXECUTOR_CACHE
 
 from mcpg.engine.ports import Provisioner
 from mcpg.server import ControlPlane
@@ -100,12 +99,6 @@ async def running(state_dir: Path, given: Provisioner | None, **settings: Any) -
 def database(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
-
-
-@pytest.fixture(autouse=True)
-def statements_of_one_database() -> None:
-    """Tortoise keeps the statements it made for a connection's name, whichever database that led to."""
-    EXECUTOR_CACHE.clear()
 
 
 @pytest.fixture
