@@ -16,6 +16,7 @@ from mcpg.errors import Busy, Conflict, KeyReused, NameTaken, NoProvisioner, NoS
 from mcpg.machines import recovery
 from mcpg.machines.table import NO_FACTS, Facts
 from mcpg.store import reads, writes
+from mcpg.store.clock import uuid7
 from mcpg.store.journal import Birth, Fire, Step, canonical
 
 Row = dict[str, Any]
@@ -88,6 +89,24 @@ async def running_on(engine: Core, scope: Scope, holder: Row, digest: str) -> Op
     )
 
 
+async def join(engine: Core, op: Operation, key: str | None) -> Operation:
+    """
+    *op* runs and is what was asked for: this key is its too, also after its end. Raises KeyRace when it ended, or the key
+    came to another operation, a moment earlier.
+
+    A key is looked up after the gateway it is about was read: who sees there that the operation is over, then sees every
+    key that joined it.
+    """
+    if key is not None:
+        note = writes.join_key(uuid7(), op.org, key, op.id, engine.clock(), _raced)
+        await engine.db.writer.execute(note)
+    return op
+
+
+def _raced() -> KeyRace:
+    return KeyRace("this Idempotency-Key is in use", cause="the same request arrived twice at once")
+
+
 def scope_of(row: Row) -> Scope:
     return Scope(row["org"], row["workspace"], row["environment"])
 
@@ -146,7 +165,7 @@ def birth_of(
     asked |= {"retry_of": retry_of} if retry_of else {}
     return Birth(
         op.table, op.id, columns, op.actor, reason=reason, data=asked | (data or {}),
-        refuse=lambda: KeyRace("this Idempotency-Key is in use", cause="the same request arrived twice at once"),
+        refuse=_raced,
     )  # fmt: skip
 
 

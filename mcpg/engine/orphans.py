@@ -13,6 +13,7 @@ from mcpg.engine.accept import (
     accept,
     body_hash,
     first_or_same,
+    join,
     needs_provisioner,
     new_operation,
     occupy,
@@ -51,7 +52,7 @@ async def _adopt(engine: Core, org: str, uid: str, cluster: str, actor: str, key
         raise _not_here(org, uid)
     running = await running_on(engine, scope, row, digest)
     if running is not None:
-        return running
+        return await join(engine, running, key)
     if row["orphaned_at"] is None:
         raise _no_orphan(row, "it needs no adoption")
     op = new_operation(

@@ -19,6 +19,7 @@ from mcpg.engine.accept import (
     accept,
     body_hash,
     first_or_same,
+    join,
     needs_provisioner,
     new_operation,
     occupy,
@@ -105,13 +106,13 @@ async def publish(
     digest = body_hash(scope, "publish", body)
 
     async def attempt() -> Operation:
+        holder = await reads.find_live_name(engine.db, wish.name)
         same = await same_request(engine, scope, digest, key)
         if same is not None:
             return same
-        holder = await reads.find_live_name(engine.db, wish.name)
         running = None if holder is None else await running_on(engine, scope, holder, digest)
         if running is not None:
-            return running
+            return await join(engine, running, key)
         if again is not None:
             again.check(holder)
         if holder is None:
@@ -247,10 +248,10 @@ async def _delete(
     engine: Core, scope: Scope, instance_uid: str, actor: str, key: str | None, again: Anew | None
 ) -> Operation:
     digest = body_hash(scope, "delete", {"instance_uid": instance_uid})
+    row = await reads.find_instance_by_uid(engine.db, instance_uid)
     same = await same_request(engine, scope, digest, key)
     if same is not None:
         return same
-    row = await reads.find_instance_by_uid(engine.db, instance_uid)
     if row is None or scope_of(row) != scope or row["deleted_at"] is not None:
         gone = row is not None and scope_of(row) == scope
         raise NotFound(
@@ -272,7 +273,7 @@ async def _delete(
                     reason="deleted again", claim=engine.leases.claim,
                 )
             )  # fmt: skip
-            return Operation.of(held)
+            return await join(engine, Operation.of(held), key)
         before += _superseded(engine, held, actor)
         after = [
             writes.hide_endpoints(row["id"])
@@ -280,7 +281,7 @@ async def _delete(
     else:
         running = await running_on(engine, scope, row, digest)
         if running is not None:
-            return running
+            return await join(engine, running, key)
     operation_id, name = short_id("op-"), row["name"] or row["instance_uid"]
     op = new_operation(operation_id, "teardown", "delete", scope, name, row["id"], row["spec"], None, actor, digest)
     also: list[Step] = [*before, *await occupy(engine, row, operation_id, actor), *after]

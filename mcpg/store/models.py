@@ -104,6 +104,20 @@ class Operation(MachineRow):
         )  # fmt: skip
 
 
+class JoinedKey(Model):
+    """The Idempotency-Key of a request that found its operation running already: asked again, it finds it for ever."""
+
+    id = fields.CharField(primary_key=True, max_length=64)
+    org = fields.CharField(max_length=40)
+    idempotency_key = fields.CharField(max_length=200)
+    operation_id = fields.CharField(max_length=64)
+    created_at = fields.BigIntField()
+
+    class Meta:
+        table = "joined_key"
+        unique_together = (("org", "idempotency_key"),)
+
+
 class Instance(Model):
     """
     One gateway. `operation_id` is the operation that runs on it now: at most one, by compare-and-set.

@@ -55,7 +55,11 @@ async def operation(db: Database, org_slug: str, operation_id: str) -> Row:
 
 
 async def find_operation_by_key(db: Database, org_slug: str, key: str) -> Row | None:
-    return await _one(db, "SELECT * FROM operation WHERE org=? AND idempotency_key=?", org_slug, key)
+    """The one that a request with this key made, or joined while it ran."""
+    return await _one(
+        db, "SELECT * FROM operation WHERE org=?1 AND idempotency_key=?2 UNION ALL SELECT o.* FROM joined_key k"
+        " JOIN operation o ON o.id=k.operation_id WHERE k.org=?1 AND k.idempotency_key=?2 LIMIT 1", org_slug, key,
+    )  # fmt: skip
 
 
 async def operations(db: Database, org_slug: str, limit: int) -> list[Row]:

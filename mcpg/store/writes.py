@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from mcpg.errors import Busy, Conflict, NameTaken, TemporaryError
+from mcpg.errors import Busy, Conflict, McpgError, NameTaken, TemporaryError
 from mcpg.store.journal import Also, canonical
 
 # ---- instances
@@ -21,6 +22,20 @@ def insert_instance(*, taken_hint: str, columns: dict[str, Any]) -> Also:
             cause="a gateway's name is unique across all orgs, for it is a DNS label",
             hint=taken_hint,
         ),
+    )
+
+
+def join_key(key_id: str, org: str, key: str, operation_id: str, at: int, refuse: Callable[[], McpgError]) -> Also:
+    """A request with *key* joins an operation that runs; refused when that is over by now, or the key has an operation."""
+    return Also(
+        "INSERT INTO joined_key(id,org,idempotency_key,operation_id,created_at)"
+        " SELECT CAST(? AS TEXT),CAST(? AS TEXT),CAST(? AS TEXT),CAST(? AS TEXT),CAST(? AS BIGINT)"
+        " WHERE EXISTS(SELECT 1 FROM operation WHERE id=? AND finished_at IS NULL)"
+        " AND NOT EXISTS(SELECT 1 FROM operation WHERE org=? AND idempotency_key=?)"
+        " ON CONFLICT(org,idempotency_key) DO NOTHING",
+        (key_id, org, key, operation_id, at, operation_id, org, key),
+        expect=1,
+        refuse=refuse,
     )
 
 

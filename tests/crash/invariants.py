@@ -23,7 +23,9 @@ from tests.crash.world import Site, gateways
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
-NAMES = ("operation", "instance", "agent", "cluster", "reservation", "bootstrap_token", "journal", "config_version")
+NAMES = (
+    "operation", "instance", "agent", "cluster", "reservation", "bootstrap_token", "journal", "config_version", "joined_key",
+)  # fmt: skip
 
 
 async def read(site: Site) -> Tables:
@@ -141,17 +143,21 @@ def _operations(tables: Tables) -> Iterator[str]:
 
 
 def _keys(site: Site, tables: Tables) -> Iterator[str]:
-    """What was acknowledged exists; a key is one operation. (A request that joined a running one leaves no key behind.)"""
+    """What was acknowledged exists; a key is one operation, also that of a request which joined it while it ran."""
     by_key = Counter(row["idempotency_key"] for row in tables["operation"] if row["idempotency_key"])
     yield from (f"key {key} made {count} operations" for key, count in by_key.items() if count > 1)
     there = {row["id"]: row for row in tables["operation"]}
     made = {row["idempotency_key"]: row for row in there.values() if row["idempotency_key"]}
+    joined = {row["idempotency_key"]: row["operation_id"] for row in tables["joined_key"]}
+    yield from (f"key {key} made an operation and joined {joined[key]}" for key in made.keys() & joined.keys())
     for key, operation in site.acked.items():
         told = there.get(operation)
         if told is None or (key in made and made[key]["body_hash"] != told["body_hash"]):
             yield f"key {key} was told {operation}, and is {made[key]['id'] if key in made else 'nothing'}"
         elif told["idempotency_key"] == key and made[key] is not told:
             yield f"key {key} is {operation} and {made[key]['id']}"
+        elif key in joined and joined[key] != operation:
+            yield f"key {key} was told {operation}, and joined {joined[key]}"
 
 
 def _room(tables: Tables) -> Iterator[str]:

@@ -136,7 +136,12 @@ CHANGES = [  # what differs from run to run, and what stands there instead
     (re.compile(r"\+\d+\.\d{3}\b"), "+<offset>"),
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:<port>"),
     (re.compile(r"\bpid \d+"), "pid <pid>"),
-    (re.compile(r"\b\d+(\.\d+)?(ms|s|m\d+s)( ago)?\b(?!\w)|\b\d+m ago\b|(?<=  )\d+m$", re.MULTILINE), "<while>"),
+    (
+        re.compile(
+            r"\b\d+(\.\d+)?(ms|s|m\d+s)( ago)?\b(?!\w)|\b\d+m ago\b|(?<=  )\d+m(?=  |$)|(?<=\bup )\d+m\b", re.MULTILINE
+        ),
+        "<while>",
+    ),
     (re.compile(r"(?<=  )now\b|(?<=seen )now\b|(?<=newest )now\b|(?<=oldest )now\b"), "<while>"),
     (re.compile(r"\d+(\.\d+)? [KMG]iB( \(.* of it -wal\))?(?= *$)", re.MULTILINE), "<size>"),
     (re.compile(r"(?<![\w-])[0-9a-f]{12}(?![\w-])"), "<hash>"),

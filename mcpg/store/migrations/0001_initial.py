@@ -165,6 +165,18 @@ class Migration(migrations.Migration):
             bases=['Model'],
         ),
         ops.CreateModel(
+            name='JoinedKey',
+            fields=[
+                ('id', fields.CharField(primary_key=True, unique=True, db_index=True, max_length=64)),
+                ('org', fields.CharField(max_length=40)),
+                ('idempotency_key', fields.CharField(max_length=200)),
+                ('operation_id', fields.CharField(max_length=64)),
+                ('created_at', fields.BigIntField()),
+            ],
+            options={'table': 'joined_key', 'app': 'store', 'unique_together': (('org', 'idempotency_key'),), 'pk_attr': 'id', 'table_description': 'The Idempotency-Key of a request that found its operation running already: asked again, it finds it for ever.'},
+            bases=['Model'],
+        ),
+        ops.CreateModel(
             name='Journal',
             fields=[
                 ('id', fields.BigIntField(generated=True, primary_key=True, unique=True, db_index=True)),
