@@ -262,8 +262,7 @@ class SqliteWriter(JournalWriter):
             if singly or isinstance(exc, sqlite3.Error):  # the database itself: no unit of this batch can be trusted
                 self._done(self._failed(batch, exc))
             else:  # some unit was refused: which one, and how, is found out one by one
-                appender.undone()
-                db.execute("ROLLBACK")
+                self._roll_back()
                 self._open(batch, singly=True)
         else:
             self._jobs.put(lambda: self._back(self._done, self._commit(batch, fates)))
@@ -278,11 +277,17 @@ class SqliteWriter(JournalWriter):
     def _failed(self, batch: list[Waiting], exc: Exception) -> list[Fate]:
         """Nothing of the batch is written."""
         log.error("journal: a batch of %d could not be written", len(batch), exc_info=exc)
-        self._appender.undone()
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        self._roll_back()
         failure = Unavailable("the database could not be written", cause=f"{type(exc).__name__}: {exc}")
         return [(future, failure) for _, future in batch]
+
+    def _roll_back(self) -> None:
+        self._appender.undone()
+        try:
+            if self._db.in_transaction:  # it may have undone itself, e.g. when the disk is full
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error:
+            log.exception("journal: a transaction could not be undone; the next one will say so again")
 
     # ---- on the thread
 
@@ -292,14 +297,13 @@ class SqliteWriter(JournalWriter):
 
     def _begin(self) -> sqlite3.Error | None:
         """A transaction, once whoever writes to the database has ended; or what stood in the way."""
-        try:
-            self._db.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-            self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as exc:
-            return exc
-        finally:
-            self._db.execute("PRAGMA busy_timeout=0")
-        return None
+        problem: sqlite3.Error | None = None
+        for sql in (f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}", "BEGIN IMMEDIATE", "PRAGMA busy_timeout=0"):
+            try:
+                self._db.execute(sql)
+            except sqlite3.Error as exc:
+                problem = problem or exc
+        return problem
 
     def _commit(self, batch: list[Waiting], fates: list[Fate]) -> list[Fate]:
         try:
