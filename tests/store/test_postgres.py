@@ -101,6 +101,7 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
 
 
+@pytest.mark.long
 async def test_two_processes_race_for_one_row_and_each_version_is_won_once(db: Database, url: str) -> None:
     await born(db)
     racers = [
@@ -179,6 +180,7 @@ async def test_what_one_notifies_all_hear_also_after_a_cut(
 # ---- callers that are cancelled, connections that are cut
 
 
+@pytest.mark.long
 async def test_hundreds_of_cancelled_callers_and_it_still_writes_and_reads(db: Database) -> None:
     await born(db)
     for i in range(300):
