@@ -58,7 +58,8 @@ def test_the_values_of_a_choice_in_each_form_that_a_shell_gives() -> None:
     assert offered("provision create --size ") == ["s", "m", "l", "xl"]
 
 
-def test_files_are_the_shells_own_business() -> None:
+def test_files_are_the_shells_own_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCPG_CP_URL", "http://127.0.0.1:9")  # else one that runs on the usual port says its names
     assert offered("provision create --config gate") == [":path"]
     assert offered("--state-dir=/x") == ["--state-dir=:path"]
     assert offered("provision history --org ") == []

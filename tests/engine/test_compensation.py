@@ -17,7 +17,7 @@ from mcpg.store import reads
 from mcpg.store.journal import Line
 from tests.conftest import Plane, StartPlane
 from tests.engine.fakes import Scripted
-from tests.engine.test_steer import creating
+from tests.engine.steering import creating
 
 
 @pytest.fixture

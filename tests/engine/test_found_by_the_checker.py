@@ -14,8 +14,8 @@ from mcpg.store import reads, writes
 from tests.conftest import StartPlane
 from tests.engine.fakes import Scripted
 from tests.engine.staged import Staged
+from tests.engine.steering import begun, refused
 from tests.engine.test_attempts import limits
-from tests.engine.test_steer import begun, refused
 
 
 async def test_a_delete_of_what_is_half_done_cannot_be_taken_back(start_plane: StartPlane) -> None:

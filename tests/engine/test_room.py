@@ -148,6 +148,7 @@ STORY = st.lists(st.lists(st.one_of(PUBLISH, PUBLISH, OTHERS), min_size=1, max_s
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STORY)
+@pytest.mark.long
 def test_room_is_never_given_twice_and_comes_back_exactly(new_database: NewDatabase, story: list[list[Do]]) -> None:
     """Each list of a story happens at once; in the end everything is deleted, and nothing is held."""
 

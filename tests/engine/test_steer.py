@@ -277,6 +277,7 @@ async def until_id(lines: AsyncIterator[str], number: int) -> AsyncIterator[str]
             return
 
 
+@pytest.mark.long
 async def test_cancels_that_race_the_engine_all_come_to_an_end(start_plane: StartPlane) -> None:
     """Whatever the engine was doing at that moment: each create is ready or cancelled, and what was taken fits that."""
     scripted = Scripted()

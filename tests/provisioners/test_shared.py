@@ -6,6 +6,8 @@ import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,12 +34,17 @@ asyncio.run(main())
 """
 
 
-def holding(gateways: Path, instance_id: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def holding(gateways: Path, instance_id: str) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that holds the lock."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(gateways), instance_id], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
-    return process
+    argv = [sys.executable, "-c", HOLD, str(gateways), instance_id]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()
 
 
 async def test_a_lock_of_another_process_is_waited_for_and_not_for_ever(
@@ -49,7 +56,6 @@ async def test_a_lock_of_another_process_is_waited_for_and_not_for_ever(
             async with Locks(Shelf(tmp_path)).hold(instance_id):
                 pytest.fail("two hold one lock")
         assert str(other.pid) in refused.value.cause
-        other.kill()
     async with Locks(Shelf(tmp_path)).hold(instance_id):
         pass  # the kernel took it from the dead
 
@@ -60,12 +66,9 @@ async def test_a_process_that_stands_still_does_not_keep_a_lock(
     monkeypatch.setattr(locks, "STOPPED_S", 0.05)
     with holding(tmp_path, instance_id) as other:
         other.send_signal(signal.SIGSTOP)
-        try:
-            async with asyncio.timeout(20), Locks(Shelf(tmp_path)).hold(instance_id):
-                third = Locks(Shelf(tmp_path))
-                assert third._try(instance_id) is None  # it is held anew, for everybody
-        finally:
-            other.kill()
+        async with asyncio.timeout(20), Locks(Shelf(tmp_path)).hold(instance_id):
+            third = Locks(Shelf(tmp_path))
+            assert third._try(instance_id) is None  # it is held anew, for everybody
 
 
 async def test_a_gateway_that_dials_a_living_control_plane_is_left_alone(

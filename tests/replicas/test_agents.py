@@ -101,16 +101,21 @@ async def test_what_was_connected_to_a_replica_that_died_is_not_connected(replic
     assert not second.control.sessions.is_connected(await row_of(second, one))
 
 
+async def enrolled(first: Replica, second: Replica, paper: Paper, dial: Dial) -> tuple[str, Stream]:
+    """A create on the first replica, and its gateway's stream to the second."""
+    operation = await first.ask("edge-1")
+    async with asyncio.timeout(BOUND_S):
+        uid, token = await paper.tokens.get()
+    one = dial(second)
+    await one.register(token, uid)
+    return operation, await one.connect()
+
+
 async def test_a_provision_is_confirmed_by_agents_of_another_replica(replicas: Start, dial: Dial) -> None:
     """Who drives it did not hear the acknowledgement: it is told that there is something to see, and looks."""
     papers = [Paper(), Paper()]
     first, second = await replicas(2, given=papers)
-    operation = await first.ask("edge-1")
-    async with asyncio.timeout(BOUND_S):
-        uid, token = await papers[0].tokens.get()
-    one = dial(second)
-    await one.register(token, uid)
-    stream = await one.connect()
+    operation, stream = await enrolled(first, second, papers[0], dial)
     update = await stream.hear_config()
     await stream.ack(update.config_hash)
     assert (await first.sees(operation, "ready"))["lease_owner"] is None
@@ -120,12 +125,7 @@ async def test_a_provision_is_confirmed_by_agents_of_another_replica(replicas: S
 async def test_a_new_config_is_pushed_where_the_gateway_is_connected(replicas: Start, dial: Dial) -> None:
     papers = [Paper(), Paper()]
     first, second = await replicas(2, given=papers)
-    operation = await first.ask("edge-1")
-    async with asyncio.timeout(BOUND_S):
-        uid, token = await papers[0].tokens.get()
-    one = dial(second)
-    await one.register(token, uid)
-    stream = await one.connect()
+    operation, stream = await enrolled(first, second, papers[0], dial)
     old = await stream.hear_config()
     await stream.ack(old.config_hash)
     await first.sees(operation, "ready")
@@ -140,12 +140,7 @@ async def test_a_delete_cuts_the_channel_wherever_it_is_and_waits_for_that(repli
     """The provisioner here ends nothing, as if the gateway would not die: its channel is cut by who holds it."""
     papers = [Paper(), Paper()]
     first, second = await replicas(2, given=papers)
-    operation = await first.ask("edge-1")
-    async with asyncio.timeout(BOUND_S):
-        uid, token = await papers[0].tokens.get()
-    one = dial(second)
-    await one.register(token, uid)
-    stream = await one.connect()
+    operation, stream = await enrolled(first, second, papers[0], dial)
     await stream.ack((await stream.hear_config()).config_hash)
     instance = (await first.sees(operation, "ready"))["instance_id"]
     events = await first.delete(instance)

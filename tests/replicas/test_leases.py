@@ -103,15 +103,21 @@ async def test_lesson_4_only_who_wins_the_compare_and_set_drives(
     assert drivers == [(await second.says(operation))["lease_owner"]]
 
 
-async def test_lesson_3_an_old_epoch_that_still_drains_cannot_write(replicas: Start) -> None:
-    """A process that was replaced while it worked comes back to its row: the fence refuses it, and it lets go."""
-    works = held(2)
+async def overtaken(replicas: Start, works: list[Scripted]) -> tuple[Replica, Replica, str]:
+    """A replica that stood still for longer than its lease while it worked, the one that works now, and on what."""
     first, second = await replicas(2, given=works)
     operation = await first.ask("edge-1")
     await entered(works[0])
     first.freeze()
     await time_passes(second, first.epoch)
     await entered(works[1])
+    return first, second, operation
+
+
+async def test_lesson_3_an_old_epoch_that_still_drains_cannot_write(replicas: Start) -> None:
+    """A process that was replaced while it worked comes back to its row: the fence refuses it, and it lets go."""
+    works = held(2)
+    first, second, operation = await overtaken(replicas, works)
     version = (await second.says(operation))["version"]
     with pytest.raises(Conflict, match="not ours to move"):
         await first.db.writer.fire(
@@ -154,12 +160,7 @@ async def test_who_cannot_renew_stops_driving_and_goes_on_with_what_is_still_its
 
 async def test_a_replica_drops_what_another_took_while_it_was_away(replicas: Start) -> None:
     works = held(2)
-    first, second = await replicas(2, given=works)
-    operation = await first.ask("edge-1")
-    await entered(works[0])
-    first.freeze()
-    await time_passes(second, first.epoch)
-    await entered(works[1])
+    first, second, operation = await overtaken(replicas, works)
     driving = first.engine._drivers[operation].task
     assert driving is not None
     await first.engine.leases.renew()

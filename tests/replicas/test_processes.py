@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from mcpg.store.journal import LEASE_S
 from tests import postgres as postgresql
 from tests.conftest import ROOT, parse_events, real
 from tests.crash.test_kill import BASE, Served, chain_holds, free_port, replicas_running
@@ -186,6 +188,8 @@ async def test_a_replica_that_is_stopped_as_planned_hands_over_at_once(pair: Cal
     operation = await a.at_line(3, lambda: a.send(signal.SIGTERM), BASE, {"name": "edge-1", "config_toml": ECHO})
     end = await b.ended(operation)
     assert end["state"] == "ready"
+    times = [line["at_us"] for line in end["history"]]
+    assert max(after - before for before, after in pairwise(times)) < LEASE_S * 1e6, "nobody waited for a lease to end"
     assert len(gateways(b)) == 1
     assert a.process is not None
     assert await asyncio.to_thread(a.process.wait, 20) == 0

@@ -24,6 +24,7 @@ async def make_org(db: Database, slug: str) -> None:
     await db.run_tx(work)
 
 
+@pytest.mark.long
 async def test_four_hundred_cancels_and_the_database_still_writes(db: Database) -> None:
     """Stock Tortoise hangs for ever after a few: the lock taken before BEGIN is never given back."""
     for i in range(400):

@@ -27,6 +27,7 @@ def url(new_database: NewDatabase) -> str:
     return str(new_database())
 
 
+@pytest.mark.long
 async def test_three_that_start_at_once_on_an_empty_database_migrate_it_once(postgres: Server) -> None:
     url = postgres.empty()
     async with asyncio.timeout(60):
@@ -90,6 +91,7 @@ async def test_a_password_that_is_not_escaped_is_not_shown_as_a_port(postgres: S
     assert "%2F" in error.hint
 
 
+@pytest.mark.long
 async def test_serve_says_what_is_wrong_and_ends(postgres: Server, tmp_path: Path) -> None:
     url = postgres.url("nowhere")
     process = await asyncio.create_subprocess_exec(
