@@ -5,7 +5,8 @@ The real engine and the real store in this process, with the no-op provisioner a
 waiting for the final line. Every phase is committed and synced before the next
 begins. Latency is from the call of publish to the final line.
 
-Afterwards the file itself is asked: every operation `ready`, and as many journal lines as were acknowledged.
+Afterwards the database itself is asked: every operation `ready`, and as many journal lines as were acknowledged. With
+--url it is an empty PostgreSQL database, for one round of one number in flight.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import itertools
 import pstats
 import sys
 import time
-from pathlib import Path
 
 from benchmarks.measure import Load, Wrong, bounded, emit, median, middle, quantile, scratch
 from benchmarks.plane import FULL, ask, engine
@@ -25,6 +25,7 @@ from mcpg.engine.core import Scope
 from mcpg.engine.loop import Engine
 from mcpg.engine.requests import Publish, publish
 from mcpg.machines import provision
+from mcpg.store.database import Where
 from mcpg.store.journal import Line
 
 IN_FLIGHT = (1, 32)
@@ -67,12 +68,12 @@ async def climb(running: Engine, ends: Ends, name: str) -> int:
     return line.seq
 
 
-async def one_round(path: Path, in_flight: int, seconds: float, profile: cProfile.Profile | None) -> dict[str, float]:
+async def one_round(where: Where, in_flight: int, seconds: float, profile: cProfile.Profile | None) -> dict[str, float]:
     """*in_flight* ladders at any time for *seconds*, on a new database."""
     took: list[float] = []
     acked = 0
     numbers = itertools.count()
-    async with engine(path) as running:
+    async with engine(where) as running:
         writer, ends = running.db.writer, Ends(running)
         end = time.perf_counter() + seconds
 
@@ -90,7 +91,7 @@ async def one_round(path: Path, in_flight: int, seconds: float, profile: cProfil
         if profile is not None:
             profile.disable()
         commits, wall, cpu = writer.commits - commits, time.perf_counter() - wall, time.process_time() - cpu
-    _check(path, len(took), acked)
+    _check(where, len(took), acked)
     return {
         "per_s": len(took) / wall, "cpu_ms": cpu / len(took) * 1e3, "p50_ms": median(took) * 1e3,
         "p99_ms": quantile(took, 0.99) * 1e3, "p99_x": quantile(took, 0.99) / median(took), "ladders": len(took),
@@ -98,31 +99,34 @@ async def one_round(path: Path, in_flight: int, seconds: float, profile: cProfil
     }  # fmt: skip
 
 
-def _check(path: Path, ladders: int, acked: int) -> None:
-    """Raises Wrong unless the file holds exactly what was acknowledged."""
-    [lines] = ask(path, "SELECT count(*) FROM journal WHERE machine='provision'")
-    ready, operations = ask(path, f"SELECT count(*) FILTER (WHERE state='{READY}'), count(*) FROM operation")
-    [used] = ask(path, "SELECT sum(gateways_used) FROM cluster")
+def _check(where: Where, ladders: int, acked: int) -> None:
+    """Raises Wrong unless the database holds exactly what was acknowledged."""
+    [lines] = ask(where, "SELECT count(*) FROM journal WHERE machine='provision'")
+    ready, operations = ask(where, f"SELECT count(*) FILTER (WHERE state='{READY}'), count(*) FROM operation")
+    [used] = ask(where, "SELECT sum(gateways_used) FROM cluster")
     if lines != acked:
         raise Wrong(f"{acked} lines were acknowledged and the journal has {lines}")
     if not ready == operations == used == ladders:
         raise Wrong(f"{ladders} ladders ended: {operations} operations, {ready} ready, {used} places reserved")
 
 
-def measure(rounds: int, seconds: float, numbers: tuple[int, ...], *, profiled: bool) -> None:
-    """Every number in flight in turn; medians."""
+def measure(rounds: int, seconds: float, numbers: tuple[int, ...], *, profiled: bool, url: str = "") -> None:
+    """Every number in flight in turn; medians. *url*: of a PostgreSQL database, instead of a new SQLite file each time."""
     taken: dict[int, list[dict[str, float]]] = {n: [] for n in numbers}
     profile = cProfile.Profile() if profiled else None
     for _ in range(rounds):
         for in_flight in numbers:
             with scratch() as directory, Load() as load:
-                figures = asyncio.run(one_round(directory / "ladder.db", in_flight, seconds, profile))
+                figures = asyncio.run(one_round(url or directory / "ladder.db", in_flight, seconds, profile))
             taken[in_flight].append(figures | {"other_cpu": load.other_cpu})
     if profile is not None:  # its figures are not figures: the profiler costs more than what it watches
         pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(40)
         return
     for in_flight, all_rounds in taken.items():
-        emit("ours", f"ladder sqlite conc={in_flight}", **middle(all_rounds), rounds=rounds, synchronous=FULL)
+        if url:
+            emit("ours", f"ladder pg conc={in_flight}", **middle(all_rounds), rounds=rounds)
+        else:
+            emit("ours", f"ladder sqlite conc={in_flight}", **middle(all_rounds), rounds=rounds, synchronous=FULL)
 
 
 def main() -> None:
@@ -130,11 +134,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of one round")
     parser.add_argument("--in-flight", type=int, action="append", help="1 and 32 when not given")
+    parser.add_argument("--url", default="", help="of an empty PostgreSQL database; then --rounds is 1")
     parser.add_argument("--profile", action="store_true", help="print where the event loop's time goes, no figures")
     a = parser.parse_args()
     numbers = tuple(a.in_flight or IN_FLIGHT)
+    if a.url and (a.rounds, len(numbers)) != (1, 1):
+        parser.error("--url is one database: give --rounds 1 and one --in-flight")
     bound = 60 + int(a.rounds * len(numbers) * (a.seconds + 10))
-    bounded(bound, lambda: measure(a.rounds, a.seconds, numbers, profiled=a.profile))
+    bounded(bound, lambda: measure(a.rounds, a.seconds, numbers, profiled=a.profile, url=a.url))
 
 
 if __name__ == "__main__":

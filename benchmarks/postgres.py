@@ -14,34 +14,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
-import time
 from collections.abc import Awaitable, Callable
 
 import asyncpg
 
 from benchmarks.journal import _NEXT, BODY, BODY_TEXT, FACTS, Event, State, _beside, _paused, drive
-from benchmarks.measure import Load, Wrong, bounded, emit, median, middle, quantile
-from benchmarks.plane import PLACES
-from mcpg.agent.sessions import Sessions
-from mcpg.engine import requests
-from mcpg.engine.agents import Agents
+from benchmarks.ladder import one_round
+from benchmarks.measure import Load, Wrong, bounded, emit, middle
+from benchmarks.plane import check_synchronous
 from mcpg.engine.bus import Bus
-from mcpg.engine.core import Scope
-from mcpg.engine.loop import Engine
-from mcpg.engine.requests import Publish
-from mcpg.engine.seed import seed
 from mcpg.machines import provision
-from mcpg.provisioners.noop import Noop
-from mcpg.store.clock import now_us
 from mcpg.store.database import Database
-from mcpg.store.journal import Fire, Line, table_timeout
+from mcpg.store.journal import Fire, Line
 from tests.postgres import Server, serving
 
 ROWS = 4096
 LINES_BEFORE = 4
 CALLERS = (1, 32)
-WHERE = Scope("default", "default", "default")
 
 
 # ---- ours
@@ -50,9 +39,7 @@ WHERE = Scope("default", "default", "default")
 async def ours(url: str, callers: int, seconds: float) -> dict[str, float]:
     """`fire()` with the versions that were decided on."""
     db = await Database.open(url)
-    [row] = await db.rows("SELECT current_setting('fsync') AS f, current_setting('synchronous_commit') AS s")
-    if (row["f"], row["s"]) != ("on", "on"):
-        raise Wrong(f"fsync is {row['f']}, synchronous_commit {row['s']}: its figures would not be durable ones")
+    await check_synchronous(db, url)
     heard = 0
 
     def count(_line: Line) -> None:
@@ -96,48 +83,9 @@ async def ours(url: str, callers: int, seconds: float) -> dict[str, float]:
 
 
 async def ladder(url: str, callers: int, seconds: float) -> dict[str, float]:
-    """Creates to `ready`, one after the other for each caller."""
-    db = await Database.open(url)
-    await seed(db, now_us, local_gateways_max=PLACES)
-    engine = Engine(db, Noop(), timeout=table_timeout)
-    engine.fleet = Sessions(db)
-    engine.agents = Agents(engine, enrol_base=lambda: "http://127.0.0.1")
-    engine.mint = engine.agents.mint_for_replica
-    await engine.agents.start()
-    await engine.start()
-    waiting: dict[str, asyncio.Future[str]] = {}
-
-    def heard(line: Line) -> None:
-        if line.dest in provision.MACHINE.final_values and line.subject in waiting:
-            waiting.pop(line.subject).set_result(line.dest)
-
-    db.writer.listen(heard)
-    numbers, took = itertools.count(1), []
-    end = time.perf_counter() + seconds
-
-    async def call() -> None:
-        while (began := time.perf_counter()) < end:
-            op = await requests.publish(engine, WHERE, Publish(f"gw-{next(numbers)}"), actor="bench", key=None)
-            done = waiting[op.id] = asyncio.get_running_loop().create_future()
-            row = await db.one("SELECT state FROM operation WHERE id=?", op.id)
-            if row is not None and row["state"] in provision.MACHINE.final_values and not done.done():
-                waiting.pop(op.id)
-                done.set_result(row["state"])
-            if await done != State.READY.value:
-                raise Wrong(f"{op.id} ended {done.result()}")
-            took.append(time.perf_counter() - began)
-
-    wall, cpu, lines, commits = time.perf_counter(), time.process_time(), db.writer.lines, db.writer.commits
-    await asyncio.gather(*(call() for _ in range(callers)))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    lines, commits = db.writer.lines - lines, db.writer.commits - commits
-    await engine.stop()
-    await engine.agents.stop()
-    await db.close()
-    return {
-        "per_s": len(took) / wall, "cpu_us": cpu / len(took) * 1e6, "p50_ms": median(took) * 1e3,
-        "p99_ms": quantile(took, 0.99) * 1e3, "acked": len(took), "per_commit": lines / commits,
-    }  # fmt: skip
+    """Creates to `ready`, one after the other for each caller: benchmarks/ladder.py on this database."""
+    figures = await one_round(url, callers, seconds, None)
+    return figures | {"cpu_us": figures["cpu_ms"] * 1e3, "acked": figures["ladders"]}
 
 
 # ---- the reference

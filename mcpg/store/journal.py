@@ -210,6 +210,20 @@ def concerns(sql: str, table: str) -> bool:
     return re.search(rf"\b{table}\b", sql) is not None
 
 
+def first_event(b: Birth, after: Sequence[Step]) -> Fire | None:
+    """The event that its own unit raises on what is born, when nothing between them concerns its row; None without one."""
+    row = ROWS[b.table.name]
+    for step in after:
+        if isinstance(step, Also):
+            if concerns(step.sql, row):
+                return None
+        elif step.subject == b.subject and ROWS[step.table.name] == row:
+            return step if isinstance(step, Fire) and not (step.counts or step.lists) else None
+        elif isinstance(step, Fire) and (step.counts or step.lists):
+            return None  # it may look at the row
+    return None
+
+
 class Written(NamedTuple):
     """What a step writes: the line, its row's statement, and the row as it is after both."""
 

@@ -1,8 +1,9 @@
 """
 A PostgreSQL database that several control planes may share. Opened by database.py.
 
-Reads go through a pool, the journal through its writer's own connection, notifications through a third. What is lost with a
-connection is asked again once, then callers hear Unavailable; nobody waits for longer than postgres_link.py says.
+Reads go through a few connections (postgres_reads.py), the journal through its writer's own, notifications through another.
+What is lost with a connection is asked again once, then callers hear Unavailable; nobody waits for longer than
+postgres_link.py says.
 """
 
 from __future__ import annotations
@@ -25,23 +26,22 @@ from mcpg.store.journal import Timeout
 from mcpg.store.postgres_link import (
     CHANNEL,
     CONNECT_S,
+    INDEXED,
     MIGRATION_LOCK,
     Connection,
     connect,
-    is_away,
-    options,
     shown,
-    unavailable,
     unusable,
     words,
 )
+from mcpg.store.postgres_reads import Reads
 from mcpg.store.postgres_writer import PostgresWriter
-from mcpg.store.sql import dollars
 from mcpg.store.sqlite_database import run_migrations
 
 log = logging.getLogger("mcpg.store")
 
-READERS = 6  # connections of the pool: on few cores more of them are slower, not faster
+READERS = 4  # connections for reads that find few rows: on few cores more of them are slower, not faster
+READERS_OF_MANY = 2  # for those that may find many, so that none of the others waits behind one
 MIGRATION_WAIT_S = 120.0  # for another control plane that migrates
 RELISTEN_S = (0.05, 2.0)  # the first and the longest pause before a lost listener connects again
 PULSE_S = 15.0  # between two questions on the listening connection, which else would not notice a cut
@@ -111,20 +111,15 @@ async def migrated(con: Connection, url: str) -> bool:
     return not was_empty
 
 
-async def _keep(con: Connection) -> None:
-    """A connection goes back to the pool as it is: see postgres_link.py."""
-
-
 class PostgresDatabase(Database):
     shared = True
 
-    def __init__(
-        self, url: str, writer: PostgresWriter, pool: asyncpg.Pool, orm: TortoiseContext, *, fresh: bool, version: int
-    ) -> None:
+    def __init__(self, url: str, writer: PostgresWriter, orm: TortoiseContext, *, fresh: bool, version: int) -> None:
         super().__init__(shown(url), orm, fresh=fresh, schema_version=version)
         self.writer = writer
         self._url = url
-        self._pool = pool
+        self._few = Reads(url, READERS, **INDEXED)
+        self._lots = Reads(url, READERS_OF_MANY)
         self._heard: list[Callable[[str], None]] = []
         self._listener: asyncio.Task[None] | None = None
 
@@ -132,7 +127,6 @@ class PostgresDatabase(Database):
     async def connect(cls, url: str, clock: Clock, timeout: Timeout) -> PostgresDatabase:
         """Check, migrate if needed, connect. Raises DatabaseUnusable or NewerSchema, having changed nothing."""
         orm = TortoiseContext()
-        pool: asyncpg.Pool | None = None
         try:
             con = await connect(url)
             try:
@@ -141,7 +135,6 @@ class PostgresDatabase(Database):
                 con.terminate()
             with orm:
                 await orm.init(config=postgres_config(url))
-            pool = await asyncpg.create_pool(url, min_size=0, max_size=READERS, reset=_keep, **options())
         except McpgError:
             raise
         except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, BaseORMException) as exc:
@@ -153,29 +146,15 @@ class PostgresDatabase(Database):
             raise
         version = len(known_migrations())
         writer = PostgresWriter(url, clock=clock, timeout=timeout)
-        db = cls(url, writer, pool, orm, fresh=not had_one, version=version)
+        db = cls(url, writer, orm, fresh=not had_one, version=version)
         writer.start()
         return db
 
     async def rows(self, sql: str, *params: Any) -> list[Row]:
-        text = dollars(sql)
-        for has_failed in (False, True):
-            try:
-                con = await self._pool.acquire(timeout=CONNECT_S)
-            except Exception as exc:
-                raise unavailable(exc) from exc
-            try:
-                return [dict(row) for row in await con.fetch(text, *params)]
-            except Exception as exc:
-                if not (is_away(exc) or isinstance(exc, asyncpg.InterfaceError)):
-                    raise
-                if has_failed or isinstance(exc, TimeoutError):
-                    raise unavailable(exc) from exc
-            finally:
-                await self._pool.release(con)
-        raise AssertionError("a loop that returns or raises")
+        return await self._few.rows(sql, params)
 
-    many = rows
+    async def many(self, sql: str, *params: Any) -> list[Row]:
+        return await self._lots.rows(sql, params)
 
     # ---- wake-ups
 
@@ -224,7 +203,4 @@ class PostgresDatabase(Database):
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
         await super().close()
-        try:
-            await asyncio.wait_for(self._pool.close(), CONNECT_S)
-        except TimeoutError:
-            self._pool.terminate()
+        await asyncio.gather(self._few.close(), self._lots.close())

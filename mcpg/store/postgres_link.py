@@ -16,6 +16,7 @@ Connection = Any  # asyncpg.Connection: it comes without types
 
 CONNECT_S: Final = 5.0  # for a connection to stand
 COMMAND_S: Final = 20.0  # for any one answer, after which the peer is taken for dead
+STATEMENTS: Final = 512  # texts that a connection keeps prepared; there are fewer
 JOURNAL_LOCK: Final = 0x6D637067_0001  # `mcpg`, 1: journal transactions of all replicas come one after the other
 MIGRATION_LOCK: Final = 0x6D637067_0002
 CHANNEL: Final = "mcpg"
@@ -33,10 +34,18 @@ SETTINGS: Final = {
     "timezone": "UTC",
     "jit": "off",  # compiling costs more than any statement here takes
 }
+# Of a connection on which every statement finds its rows by an index: one plan does for all values, is made once for each
+# text, and is the right one also while a table is small, or was when the plan was made.
+INDEXED: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 
 
 class _Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """Nothing of a session is changed by a read, so that giving it back to the pool needs no round trip."""
+    """Nothing of a session is changed by a read, so that giving it back to a pool needs no round trip."""
 
     def get_reset_query(self) -> str:
         return ""
@@ -57,6 +66,7 @@ def options(**settings: str) -> dict[str, Any]:
         "timeout": CONNECT_S,
         "command_timeout": COMMAND_S,
         "server_settings": SETTINGS | settings,
+        "statement_cache_size": STATEMENTS,
         "connection_class": _Session,
     }
 

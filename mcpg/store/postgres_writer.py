@@ -4,7 +4,8 @@ The journal on PostgreSQL: one task that owns one connection and commits whateve
 Journal transactions of all replicas come one after the other, by an advisory lock that ends with each: so line ids become
 visible in their order, and a unit sees everything before it, as on SQLite. No caller ever touches the connection, so none
 can leave it half used. A connection that is lost is made anew; only when it was lost in COMMIT is it unknown whether the
-batch was written, and its callers are told so. Nothing about a row outlives a transaction here.
+batch was written, and its callers are told so. What is remembered of a row from one transaction to the next, the next
+compares with the row: see postgres_appender.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mcpg.store.journal import Line, Scribe, Timeout, Unit, table_timeout
 from mcpg.store.postgres_appender import Appender
 from mcpg.store.postgres_link import (
     CONNECT_S,
+    INDEXED,
     JOURNAL_LOCK,
     Connection,
     connect,
@@ -50,7 +52,7 @@ class PostgresWriter(JournalWriter):
     def __init__(self, url: str, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> None:
         super().__init__()
         self._url = url
-        self._scribe = Scribe(clock, timeout)
+        self._appender = Appender(Scribe(clock, timeout))
         self._queue: deque[Waiting] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -120,16 +122,16 @@ class PostgresWriter(JournalWriter):
 
     async def _transaction(self, units: Sequence[Unit]) -> list[list[Line] | BaseException]:
         """The fates of *units*, durable. Raises _CommitLost, or anything else when nothing was written."""
-        con = await self._connection()
-        appender = Appender(con, self._scribe)
+        con, appender = await self._connection(), self._appender
         fates: list[list[Line] | BaseException] = []
         await con.execute(_BEGIN)
         try:  # most batches hold no refusal, and then need no savepoints
-            fates.extend(await appender.apply(units))
+            fates.extend(await appender.apply(con, units))
         except Exception as exc:  # some unit was refused: which one, and how, is found out below
             if con.is_closed() or is_away(exc) or _is_of_the_database(exc):
                 raise
             self.one_by_one += 1
+            appender.forget()
             await con.execute("ROLLBACK")
             await con.execute(_BEGIN)
             fates = [await _apply(con, appender, unit) for unit in units]
@@ -147,12 +149,13 @@ class PostgresWriter(JournalWriter):
 
     async def _connection(self) -> Connection:
         if self._con is None or self._con.is_closed():
-            self._con = await connect(self._url)
+            self._con = await connect(self._url, **INDEXED)
             await self._con.execute(_DURABLE)
         return self._con
 
     async def _drop(self) -> None:
         """A connection in an unknown state is not used again."""
+        self._appender.forget()
         con, self._con = self._con, None
         if con is not None:
             con.terminate()
@@ -167,10 +170,11 @@ async def _apply(con: Connection, appender: Appender, unit: Unit) -> list[Line] 
     """A unit's fate. A refused one leaves nothing behind, and does not touch its neighbours in the batch."""
     await con.execute("SAVEPOINT unit")
     try:
-        [lines] = await appender.apply([unit], strictly=True)
+        [lines] = await appender.apply(con, [unit], strictly=True)
     except Exception as exc:
         if con.is_closed() or is_away(exc) or _is_of_the_database(exc):
             raise
+        appender.forget()
         await con.execute("ROLLBACK TO unit; RELEASE unit")
         return exc
     await con.execute("RELEASE unit")

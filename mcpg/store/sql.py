@@ -19,12 +19,18 @@ _CHANGE = re.compile(r"(?:UPDATE|DELETE FROM) ([a-z_]+)\b.* WHERE (.*)$", re.IGN
 _ROW = re.compile(r"(?:^| AND )((?:instance_|cluster_)?id)=\?(\d*)", re.IGNORECASE)
 _LOOKUP = re.compile(r"\(SELECT [a-z_]+ FROM ([a-z_]+) WHERE ((?:instance_)?id)=\?(\d+)\)")
 _ADDS = re.compile(r"([a-z_]+)=\1[+-]")
+_MEETS = re.compile(r"ON CONFLICT\s*\(([^)]*)\)\s*DO UPDATE", re.IGNORECASE)
 _NESTED = re.compile(r"\([^()]*\)")
 
 
 @lru_cache(maxsize=1024)
 def dollars(sql: str) -> str:
     """*sql* with PostgreSQL's `$1` in place of `?` and `?1`."""
+    return placed(sql, "$")
+
+
+def placed(sql: str, name: str) -> str:
+    """*sql* with *name* and a number, counted from 1, in place of `?` and `?1`."""
     count = 0
 
     def one(found: re.Match[str]) -> str:
@@ -32,9 +38,63 @@ def dollars(sql: str) -> str:
         if found[0][0] == "'":
             return found[0]
         count += 1
-        return f"${found[1] or count}"
+        return f"{name}{found[1] or count}"
 
     return _PLACEHOLDER.sub(one, sql)
+
+
+@lru_cache(maxsize=1024)
+def takes_many(sql: str) -> bool:
+    """Whether `for_many` can make one of many executions of *sql*, as long as no two touch one row."""
+    if insert := _INSERT.match(sql):
+        tail = sql[insert.end() :]
+        meets = _MEETS.search(
+            tail
+        )  # of two with one key the second would have to change what the first has just written
+        is_known = meets is None or meets[1].strip() == access(sql)[0].column
+        return is_known and insert[3].replace("?", "").strip(",") == "" and "?" not in tail
+    where = sql.partition(" WHERE ")[2]
+    return sql.startswith("UPDATE ") and "SELECT" not in sql.upper() and "?" in where and access(sql)[0].column != ""
+
+
+def for_many(sql: str, types: tuple[str, ...], rows: int, before: int = 0) -> str:
+    """
+    One statement that does in order what *rows* executions of *sql* do, given their parameters one after the other, of
+    these types each, behind *before* others. One whose row of `access` is None does nothing: so texts of few lengths do for
+    any number.
+    """
+    width = len(types)
+    names = ",".join(f"p{number}" for number in range(1, width + 1))
+    first = ",".join(f"${before + number}::{type_}" for number, type_ in enumerate(types, 1))
+    rest = "".join(
+        f",({row},{','.join(f'${before + row * width + number}' for number in range(1, width + 1))})"
+        for row in range(1, rows)
+    )
+    many = f"(VALUES (0,{first}){rest}) AS w(number,{names})"
+    if insert := _INSERT.match(sql):
+        head, tail = sql[: insert.start(3)].rpartition(" VALUES(")[0], sql[insert.end() :]
+        there = f"w.p{access(sql)[0].param + 1} IS NOT NULL"
+        return f"{head} SELECT {placed(insert[3], 'w.p')} FROM {many} WHERE {there} ORDER BY w.number{tail}"  # noqa: S608
+    change, _, where = placed(sql, "w.p").partition(" WHERE ")
+    return f"{change} FROM {many} WHERE {where}"
+
+
+Part = tuple[str, tuple[str, ...], int]  # a text, the types of its parameters, and how often it is executed
+
+
+@lru_cache(maxsize=512)
+def for_all(parts: tuple[Part, ...]) -> str:
+    """
+    One statement that does what the executions of several texts do, of which no two touch one row; it answers with one row,
+    the number of rows that each text changed.
+    """
+    done, before = [], 0
+    for sql, types, rows in parts:
+        done.append(for_many(sql, types, rows, before))
+        before += len(types) * rows
+    steps = ",".join(f"s{number} AS ({text} RETURNING 1)" for number, text in enumerate(done))
+    counts = ",".join(f"(SELECT count(*) FROM s{number})" for number in range(len(done)))  # noqa: S608
+    return f"WITH {steps} SELECT {counts}"
 
 
 def marks(values: list[str]) -> tuple[str, list[str]]:

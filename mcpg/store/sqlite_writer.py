@@ -11,7 +11,7 @@ import queue
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,9 @@ from mcpg.store.journal import (
     Head,
     Line,
     Scribe,
-    Step,
     Timeout,
     Unit,
-    concerns,
+    first_event,
     is_decisive,
     moved_on,
     refusal,
@@ -47,20 +46,6 @@ log = logging.getLogger("mcpg.store")
 
 REMEMBERED = 4096  # rows
 AT_ONCE = 64  # units in a batch: nothing else happens on the event loop while their statements are carried out
-
-
-def first_event(b: Birth, after: Sequence[Step]) -> Fire | None:
-    """The event that its own unit raises on what is born, when nothing between them concerns its row; None without one."""
-    row = ROWS[b.table.name]
-    for step in after:
-        if isinstance(step, Also):
-            if concerns(step.sql, row):
-                return None
-        elif step.subject == b.subject and ROWS[step.table.name] == row:
-            return step if isinstance(step, Fire) and not (step.counts or step.lists) else None
-        elif isinstance(step, Fire) and (step.counts or step.lists):
-            return None  # it may look at the row
-    return None
 
 
 @lru_cache(maxsize=8)

@@ -8,7 +8,8 @@ import pytest
 
 from mcpg.store import journal, writes
 from mcpg.store.journal import Also
-from mcpg.store.sql import access, dollars, marks
+from mcpg.store.postgres_reads import joined, may_go_together
+from mcpg.store.sql import access, dollars, for_all, for_many, marks, takes_many
 
 
 def touches(also: Also) -> list[tuple[str, Any, bool]]:
@@ -57,3 +58,54 @@ def test_placeholders() -> None:
 def test_an_in_list_has_few_lengths() -> None:
     assert marks(["a"]) == ("?", ["a"])
     assert marks(["a", "b", "c"]) == ("?,?,?,?", ["a", "b", "c", "c"])
+
+
+TYPES = ("int8", "varchar")
+
+
+def test_many_executions_become_one_statement() -> None:
+    assert for_many("UPDATE t SET a=?1 WHERE id=?2 AND a<?1", TYPES, 2) == (
+        "UPDATE t SET a=w.p1 FROM (VALUES (0,$1::int8,$2::varchar),(1,$3,$4)) AS w(number,p1,p2) WHERE id=w.p2 AND a<w.p1"
+    )
+    assert for_many("INSERT INTO t(a,id) VALUES(?,?) ON CONFLICT DO NOTHING", TYPES, 1, before=3) == (
+        "INSERT INTO t(a,id) SELECT w.p1,w.p2 FROM (VALUES (0,$4::int8,$5::varchar)) AS w(number,p1,p2)"
+        " WHERE w.p2 IS NOT NULL ORDER BY w.number ON CONFLICT DO NOTHING"
+    )
+
+
+def test_statements_of_several_texts_become_one_that_counts() -> None:
+    parts = (("UPDATE t SET a=? WHERE id=?", TYPES, 1), ("INSERT INTO u(id) VALUES(?)", ("text",), 1))
+    assert for_all(parts) == (
+        "WITH s0 AS (UPDATE t SET a=w.p1 FROM (VALUES (0,$1::int8,$2::varchar)) AS w(number,p1,p2) WHERE id=w.p2 RETURNING 1),"
+        "s1 AS (INSERT INTO u(id) SELECT w.p1 FROM (VALUES (0,$3::text)) AS w(number,p1) WHERE w.p1 IS NOT NULL"
+        " ORDER BY w.number RETURNING 1) SELECT (SELECT count(*) FROM s0),(SELECT count(*) FROM s1)"
+    )
+
+
+ALONE = {
+    "what looks other rows up": SETTLE[0].sql,
+    "what is found otherwise than by a row": "UPDATE agent SET pid=? WHERE host=?",
+    "what is deleted": "DELETE FROM agent WHERE id=?",
+    "a value that is worked out": "INSERT INTO t(id,a) VALUES(?,1)",
+    "one key met on another": "INSERT INTO t(id,a) VALUES(?,?) ON CONFLICT(a) DO UPDATE SET id=excluded.id",
+}
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_what_is_not_made_one_of_many(case: str) -> None:
+    assert not takes_many(ALONE[case])
+    assert takes_many(RESERVE[1].sql)
+    assert takes_many(journal._update("operation", ("error", "code")))
+
+
+def test_reads_that_may_go_together() -> None:
+    assert may_go_together("SELECT * FROM t WHERE id=?")
+    for sql in (
+        "SELECT * FROM t WHERE a=? ORDER BY id", "SELECT 1 FROM t WHERE a=? LIMIT 1", "SELECT pg_notify(?,?)",
+        "SELECT * FROM t WHERE id=? FOR UPDATE",
+    ):  # fmt: skip
+        assert not may_go_together(sql)
+    assert joined("SELECT * FROM t WHERE a=?2 AND b=?1", TYPES) == (
+        "SELECT w.number AS number_of_the_read, r.* FROM unnest($1::int8[],$2::varchar[]) WITH ORDINALITY AS w(p1,p2,number),"
+        " LATERAL (SELECT * FROM t WHERE a=w.p2 AND b=w.p1) r"
+    )
