@@ -117,7 +117,8 @@ async def test_work_that_never_ends_after_it_was_interrupted_pauses_with_words(
     scripted: Scripted, start_plane: StartPlane
 ) -> None:
     scripted.hold, scripted.stubborn = asyncio.Event(), asyncio.Event()
-    async with start_plane(given=scripted, timeout=limits(compensating=0.1)) as plane:
+    allowed = limits(compensating=0.1)
+    async with start_plane(given=scripted, timeout=lambda table, state: allowed(table, state)) as plane:
         create = await creating(plane)
         await scripted.entered.wait()
         await plane.steer(create.op, "cancel")
@@ -125,6 +126,7 @@ async def test_work_that_never_ends_after_it_was_interrupted_pauses_with_words(
         words = "compensate did not end in 0.1 s: work that was interrupted has not ended yet"
         assert (paused["_event"], paused["message"]) == ("paused", words)
         scripted.stubborn.set()
+        allowed = limits()
         await plane.steer(create.op, "resume")
         assert (await plane.reaches(create.op, "cancelled"))["code"] == "cancelled"
         assert scripted.running == {}
