@@ -11,7 +11,7 @@ import pytest
 from mcpg.engine import steer
 from mcpg.errors import PermanentError, Refused, TemporaryError
 from mcpg.machines import TABLES, provision, recovery, teardown
-from mcpg.machines.table import Owner
+from mcpg.machines.table import Owner, Table
 from mcpg.store.journal import Also
 from tests.conftest import Plane, StartPlane, parse_events
 from tests.engine.fakes import Scripted
@@ -118,7 +118,11 @@ async def test_work_that_never_ends_after_it_was_interrupted_pauses_with_words(
 ) -> None:
     scripted.hold, scripted.stubborn = asyncio.Event(), asyncio.Event()
     allowed = limits(compensating=0.1)
-    async with start_plane(given=scripted, timeout=lambda table, state: allowed(table, state)) as plane:
+
+    def timeout(table: Table, state: str) -> float | None:
+        return allowed(table, state)
+
+    async with start_plane(given=scripted, timeout=timeout) as plane:
         create = await creating(plane)
         await scripted.entered.wait()
         await plane.steer(create.op, "cancel")
