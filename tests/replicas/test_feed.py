@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mcpg.errors import Unavailable
+from mcpg.errors import TemporaryError, Unavailable
 from mcpg.store import reads
 from mcpg.store.journal import Line
 from tests.conftest import parse_events
@@ -91,6 +91,49 @@ async def test_a_ladder_can_be_followed_on_any_replica(replicas: Start, asked: s
     events = parse_events((await answer).text)
     assert [e["_id"] for e in events[:-1]] == ["1", "2", "3", "4", "5"]
     assert (events[-1]["_event"], events[-2]["state"]) == ("end", "ready")
+
+
+async def test_a_line_that_overtakes_those_of_another_leaves_no_gap_in_a_stream(
+    replicas: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second replica's own line is heard at its commit, before its feed has read what the first wrote earlier."""
+    works = [Scripted(), Scripted()]
+    works[0].hold = asyncio.Event()
+    works[0].problems = [TemporaryError("the registry is down", delay=1200)]
+    first, second = await replicas(2, given=works)
+    operation = await first.ask("edge-1")
+    async with asyncio.timeout(BOUND_S):
+        await works[0].entered.wait()
+    raw_lines, may_read = reads.raw_lines, asyncio.Event()
+
+    async def late(db: Any, *args: Any) -> list[dict[str, Any]]:
+        if db is second.db:
+            await may_read.wait()
+        return await raw_lines(db, *args)
+
+    monkeypatch.setattr("mcpg.store.reads.raw_lines", late)
+    seen: list[int] = []
+    async with (
+        asyncio.timeout(BOUND_S),
+        second.client.stream("GET", f"/v1/operations/{operation}/events") as answer,
+    ):
+        async for line in answer.aiter_lines():
+            if not line.startswith("id: "):
+                continue
+            seen.append(int(line[4:]))
+            if len(seen) == 3:
+                works[0].hold.set()
+                written = await first.until(lambda: _line(first, operation, 4), "the first went on")
+                assert written["event"] == "retry"
+                cancel = f"/v1/operations/{operation}/cancel"
+                assert (await second.client.post(cancel, json={"reason": "not wanted"})).status_code == 200
+            if len(seen) > 3:
+                may_read.set()
+    assert seen == [line.seq for line in await reads.history(first.db, operation)]
+
+
+async def _line(replica: Replica, subject: str, seq: int) -> dict[str, Any] | None:
+    return await replica.db.one("SELECT * FROM journal WHERE subject=? AND seq=?", subject, seq)
 
 
 async def test_the_events_of_all_are_those_of_every_replica(replicas: Start) -> None:
