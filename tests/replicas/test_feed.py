@@ -12,6 +12,7 @@ import pytest
 from mcpg.errors import TemporaryError, Unavailable
 from mcpg.store import reads
 from mcpg.store.journal import Line
+from mcpg.store.writer import Fate
 from tests.conftest import parse_events
 from tests.engine.fakes import Scripted
 from tests.replicas.conftest import BOUND_S, Replica, Start
@@ -53,12 +54,10 @@ async def test_lines_of_others_come_in_the_order_of_the_journal(replicas: Start)
     assert [(line.subject, line.seq) for line in heard] == [(w["subject"], w["seq"]) for w in written]
 
 
-async def test_a_line_that_the_feed_reads_before_its_own_commit_is_heard_is_not_heard_twice(replicas: Start) -> None:
-    """The commit is seen by a read before the loop is told of it: whichever comes first tells, the other does not."""
-    [one] = await replicas(1)
-    heard = heard_by(one)
+async def accepted_with_the_feed_faster(one: Replica, heard: list[Line]) -> str:
+    """An operation whose acceptance the feed read before *one* was told of its commit; *heard* is what is heard there."""
     deliver = one.db.writer._deliver
-    late: list[Any] = []
+    late: list[list[Fate]] = []
     one.db.writer._deliver = late.append  # type: ignore[method-assign]
     asking = asyncio.create_task(one.ask("edge-1"))
 
@@ -70,10 +69,29 @@ async def test_a_line_that_the_feed_reads_before_its_own_commit_is_heard_is_not_
     one.db.writer._deliver = deliver  # type: ignore[method-assign]
     while late:
         deliver(late.pop(0))
-    operation = await asking
+    return await asking
+
+
+async def test_a_line_that_the_feed_reads_before_its_own_commit_is_heard_is_not_heard_twice(replicas: Start) -> None:
+    """The commit is seen by a read before the loop is told of it: whichever comes first tells, the other does not."""
+    [one] = await replicas(1)
+    heard = heard_by(one)
+    operation = await accepted_with_the_feed_faster(one, heard)
     await one.sees(operation, "ready")
     await one.engine.feed.page()
     assert [line.seq for line in heard if line.subject == operation] == [1, 2, 3, 4, 5]
+
+
+async def test_what_was_accepted_is_driven_at_once_though_the_feed_read_its_line_first(replicas: Start) -> None:
+    """A late answer to COMMIT: no heartbeat and no sweep is there to find the row, only the line itself."""
+    [one] = await replicas(1)
+    one.freeze()
+    told = asyncio.Event()
+    one.db.writer.listeners.add(lambda _: told.set(), lambda _: told.clear())
+    operation = await accepted_with_the_feed_faster(one, heard_by(one))
+    assert told.is_set()
+    assert one.engine.accepted == {}
+    await one.sees(operation, "ready")
 
 
 @pytest.mark.parametrize("asked", ["first", "second", "third"])
