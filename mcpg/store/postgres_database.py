@@ -117,6 +117,7 @@ async def _keep(con: Connection) -> None:
 
 class PostgresDatabase(Database):
     shared = True
+    clock_sql = "CAST(extract(epoch FROM clock_timestamp())*1000000 AS bigint)"
 
     def __init__(
         self, url: str, writer: PostgresWriter, pool: asyncpg.Pool, orm: TortoiseContext, *, fresh: bool, version: int
