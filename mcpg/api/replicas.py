@@ -17,7 +17,8 @@ async def index(request: Request) -> HTTPResponse:
     """Every one that was on this database within a week, by when it started; who answers is one of them."""
     engine = server(request).engine
     rows, driven = await reads.replicas(engine.db), await verify.driven_by(engine.db)
-    return answer([present.replica(row, driven, here=engine.epoch, now=engine.clock()) for row in rows])
+    here, now, ahead_s = engine.epoch, engine.clock(), engine.leases.ahead_s
+    return answer([present.replica(row, driven, here=here, now=now, ahead_s=ahead_s) for row in rows])
 
 
 @blueprint.get("/stranded")

@@ -1,6 +1,7 @@
 """
 An operation's journal as server-sent events. The stream is the journal: what was written before is read from the database,
-what comes after is heard from the writer, and a seq is never missed and never sent twice.
+what comes after is heard from the writer, and a seq is never missed and never sent twice. A line that is heard out of its
+turn (store/listeners.py says when) is no more than a hint to read on in the database.
 
 Framing as real clients parse it: LF ends, one `data:` line, exactly one space after a field's colon.
 """
@@ -59,9 +60,14 @@ async def follow(db: Database, bus: Bus, subject: str, after: int = 0) -> AsyncI
                 continue
             if line.seq <= last:
                 continue
-            last = line.seq
-            yield line
-            if rests_there(line):
+            if line.seq == last + 1:
+                news = [line]
+            else:  # it has overtaken lines of another control plane, which the feed has not read yet
+                news = await reads.history(db, subject, last)
+            for each in news:
+                last = each.seq
+                yield each
+            if news and rests_there(news[-1]):
                 return
 
 

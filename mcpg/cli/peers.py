@@ -15,9 +15,10 @@ from mcpg.cli.database import Place, columns, opened
 from mcpg.cli.running import ANSWER_S, Local
 from mcpg.errors import McpgError
 
+_CLOCKS_AGREE_S = 1.0  # as the control plane warns
 _NAMED = 4  # how many are named in one line; the rest is counted
 _TEXTS = ("id", "epoch", "host", "version", "http_url", "grpc_url", "provisioner")
-_KEYS = (*_TEXTS[:2], "here", "state", *_TEXTS[2:], "pid", "operations", "started_at", "seen_at")
+_KEYS = (*_TEXTS[:2], "here", "state", *_TEXTS[2:], "pid", "operations", "started_at", "seen_at", "clock_ahead_s")
 _ROWS = "SELECT id, epoch, host, version, http_url, grpc_url, provisioner, pid, started_at, seen_at FROM replica"
 _STRANDED = ("kind", "subject", "message", "since", "hint")
 
@@ -58,7 +59,7 @@ def _row(row: tuple[Any, ...], local: Local) -> dict[str, Any]:
     seen = local.answered_at if answers else found["seen_at"] / 1e6 if found["seen_at"] else None
     state = "living" if answers else "late" if seen else "left"
     times = {"started_at": census.rfc3339(found["started_at"] / 1e6), "seen_at": census.rfc3339(seen)}
-    whole = found | times | {"here": here, "state": state, "operations": 0}
+    whole = found | times | {"here": here, "state": state, "operations": 0, "clock_ahead_s": None}
     return {key: whole[key] for key in _KEYS}
 
 
@@ -83,4 +84,7 @@ def _named(replica: Mapping[str, Any], now: float) -> str:
     seen = render.ago(replica["seen_at"], now)
     words = f"late, last seen {seen}" if replica["state"] == "late" else f"seen {seen}"
     who = str(replica["http_url"] or replica["id"])
+    ahead_s = replica["clock_ahead_s"] or 0.0
+    if abs(ahead_s) > _CLOCKS_AGREE_S:
+        words += f", its clock {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} the database's"
     return f"{who} {replica['version']} ({'this one, ' if replica['here'] else ''}{words})"

@@ -230,17 +230,22 @@ async def _lease(engine: Core, row: Row, table: Table, now: int) -> tuple[str, b
             return "none needed in this state", False, False
         could = engine.provisioner is not None or engine.leases.others_run_gateways()
         return "nobody holds it" + ("" if could else ": no control plane that runs gateways is alive"), False, False
-    left = (until or 0) - now
-    when = f"for another {left / 1e6:.0f} s" if left > 0 else f"until {-left / 1e6:.0f} s ago"
     if owner == engine.epoch:  # which has no need of a term where it is alone
-        return f"this control plane ({owner})" + (f", {when}" if engine.leases.shared else ""), True, True
+        when = f", {_term(((until or 0) - now) / 1e6)}" if engine.leases.shared else ""
+        return f"this control plane ({owner}){when}", True, True
     holder = await verify.replica_of(engine.db, owner)
     if holder is None:
-        return f"a start of a control plane that is over ({owner}), {when}", False, False
-    silent = (now - holder["seen_at"]) / 1e6
+        return f"a start of a control plane that is over ({owner})", False, False
     name = f"{holder['id']} on {holder['host']} (pid {holder['pid']}, {owner})"
-    is_alive = left > 0 and silent < LEASE_S
-    return f"{name}, {when}" + ("" if silent < LEASE_S else f"; silent for {silent:.0f} s"), False, is_alive
+    if not holder["seen_at"]:
+        return f"{name}, which has stopped", False, False
+    silent = (holder["asked_at"] - holder["seen_at"]) / 1e6  # both by the database's clock
+    is_alive = silent < LEASE_S
+    return f"{name}, {_term(LEASE_S - silent)}" + ("" if is_alive else f"; silent for {silent:.0f} s"), False, is_alive
+
+
+def _term(left_s: float) -> str:
+    return f"for another {left_s:.0f} s" if left_s > 0 else f"until {-left_s:.0f} s ago"
 
 
 async def _blocked(
@@ -254,7 +259,7 @@ async def _blocked(
             " it goes on by the new one from the state it is in"
         )
     if engine.provisioner is None and not drives:
-        alive = await verify.provisioners_since(engine.db, found.now - int(LEASE_S * 1e6))
+        alive = await verify.living_provisioners(engine.db)
         if not [p for p in alive if p not in ("", "none")]:
             out.append("no control plane with a provisioner runs: this one was started with --provisioner none")
         else:
@@ -262,12 +267,8 @@ async def _blocked(
         return out
     if drives or found.lease_here:
         return out
-    until = (row["lease_until"] or 0) - found.now
     if row["lease_owner"] is not None and not is_held:
-        if until > 0:
-            out.append(f"whoever held it is gone: it is taken over when the lease ends, in {until / 1e6:.0f} s")
-        else:
-            out.append("whoever held it is gone, and the lease is over: the next sweep takes it")
+        out.append("whoever held it is gone, and the lease is over: the next sweep takes it")
     elif row["lease_owner"] is None:
         out.append("nobody drives it here: the next sweep takes it")
     return out

@@ -28,6 +28,8 @@ log = logging.getLogger("mcpg.engine")
 
 Row = dict[str, Any]
 
+CLOCKS_AGREE_S = 1.0  # to within that much nobody is told that they do not
+
 
 class Leases:
     """
@@ -47,6 +49,9 @@ class Leases:
         self._clock = clock
         self._runs_gateways = runs_gateways
         self._replicas: dict[str, Row] = {}  # by epoch, as of the last heartbeat
+        self._looked = 0.0  # when that was, on the monotonic clock
+        self.ahead_s: float | None = None  # how far our clock is ahead of the database's, as of the last heartbeat
+        self._is_off = False
         self._trusted_until = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,7 +82,10 @@ class Leases:
         if epoch == self.epoch:
             return True
         row = self._replicas.get(epoch or "")
-        return row is not None and self._clock() - row["seen_at"] < LEASE_S * 1e6
+        if row is None:
+            return False
+        silent = row["asked_at"] - row["seen_at"]  # both by the database's clock; since then by one that nobody sets
+        return bool(silent / 1e6 + time.monotonic() - self._looked < LEASE_S)
 
     def serves(self, grpc_url: str) -> bool:
         """Whether gateways that dial *grpc_url* reach a control plane that lives."""
@@ -93,7 +101,7 @@ class Leases:
     async def start(self) -> list[Row]:
         """Be known, and take what is ours: the rows to drive. The state directory's lock is held."""
         began, now = time.monotonic(), self._clock()
-        introduced = lease.introduce(self.me, now, self._until(now))
+        introduced = lease.introduce(self.me, now, self._until(now), self._db.clock_sql)
         if not self.shared:
             await self._db.writer.execute(*introduced, lease.take_all(self.epoch, self._until(now)))
             return await reads.open_operations(self._db)
@@ -143,11 +151,12 @@ class Leases:
         began, now = time.monotonic(), self._clock()
         try:
             async with asyncio.timeout(TRUST_S):
-                await self._db.writer.execute(*lease.renew(self.me, now, self._until(now)))
+                await self._db.writer.execute(*lease.renew(self.me, self._until(now), self._db.clock_sql))
         except lease.NotMyself as exc:
             was, self.me = self.me.id, dataclasses.replace(self.me, id=short_id("rep-"))
             log.warning("%s (%s): a copied state directory? This one is %s from now on", exc.what, was, self.me.id)
-            await self._db.writer.execute(*lease.introduce(self.me, now, self._until(now)))
+            again = lease.introduce(self.me, now, self._until(now), self._db.clock_sql)
+            await self._db.writer.execute(*again)
             self.renamed(self.me.id)
         self._trust(began)
         await self._see_replicas()
@@ -176,7 +185,25 @@ class Leases:
         self.drop(None)
 
     async def _see_replicas(self) -> None:
-        self._replicas = {r["epoch"]: r for r in await reads.replicas(self._db)}
+        began, now = time.monotonic(), self._clock()
+        found = await reads.replicas(self._db)
+        self._replicas, self._looked = {r["epoch"]: r for r in found}, time.monotonic()
+        if found:
+            half = (self._looked - began) / 2  # of the round trip: the database looked at its clock somewhere within it
+            self._compare((now - found[0]["asked_at"]) / 1e6 + half, half)
+
+    def _compare(self, ahead: float, doubt: float) -> None:
+        """Our clock is *ahead* seconds ahead of the database's, give or take *doubt*."""
+        self.ahead_s = ahead
+        is_off = abs(ahead) - doubt > CLOCKS_AGREE_S
+        if is_off and not self._is_off:
+            log.warning(
+                "this machine's clock is %.1f s %s the database's: leases go by the database's, deadlines and the times of"
+                " the journal by this one; set the clocks of both", abs(ahead), "ahead of" if ahead > 0 else "behind",
+            )  # fmt: skip
+        elif self._is_off and not is_off:
+            log.info("this machine's clock and the database's agree again")
+        self._is_off = is_off
 
     async def _reconcile(self) -> None:
         """What is leased to us is driven here, and nothing else is."""
@@ -219,7 +246,7 @@ class Leases:
         if not self.is_sure:
             return 0
         now = self._clock()
-        found = await reads.claimable(self._db, now, AT_ONCE, runs_gateways=self._runs_gateways)
+        found = await reads.claimable(self._db, AT_ONCE, runs_gateways=self._runs_gateways)
         claims = [self._claim(row, self._until(now)) for row in found]
         won = [row for row in await asyncio.gather(*claims) if row is not None]
         for row in won:

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 from mcpg.engine.adrift import STRANDED_S
 from mcpg.engine.core import Core
 from mcpg.store import reads, verify
-from mcpg.store.journal import LEASE_S
 
 UNDRIVEN_S: Final = 15.0  # a lease that is over is taken at the next sweep, a second later
 MOST: Final = 200  # operations in one answer
@@ -35,11 +34,10 @@ async def stranded(engine: Core) -> list[Stranded]:
 
 
 async def _operations(engine: Core) -> list[Stranded]:
-    now = engine.clock()
-    rows = await verify.undriven(engine.db, now - int(UNDRIVEN_S * 1e6), engine.epoch, MOST)
+    rows = await verify.undriven(engine.db, UNDRIVEN_S, engine.epoch, MOST)
     if not rows:
         return []
-    heard = await verify.provisioners_since(engine.db, now - int(LEASE_S * 1e6))
+    heard = await verify.living_provisioners(engine.db)
     runs_gateways = engine.provisioner is not None or any(p not in ("", "none") for p in heard)
     return [await _operation(engine, row, runs_gateways=runs_gateways) for row in rows]
 

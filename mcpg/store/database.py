@@ -79,10 +79,11 @@ def prepare_directory(directory: Path) -> None:
 class Database(ABC):
     """
     An open database. `writer` is the only way to a state; `shown` is where it is, without a password; `fresh` says whether
-    this start created it.
+    this start created it. `clock_sql` is its own clock as an expression of SQL: microseconds since the epoch, UTC.
     """
 
     writer: JournalWriter
+    clock_sql: str
 
     shared = False  # several control planes may work on it at once
 

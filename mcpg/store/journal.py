@@ -177,7 +177,8 @@ class Head(NamedTuple):
 def lease_after(f: Fire, dest: str, owner: str | None, until: int | None, at: int) -> tuple[str | None, int | None]:
     """
     Who holds a row after a move, and until when: nobody where no engine moves it on; who held it before, with a new term
-    when it is they who move; who claims it when it was nobody's; else it is free (until 0), and any engine's to take.
+    when it is they who move; who claims it when it was nobody's; else it is free (until 0), and any engine's to take. How
+    long it is theirs says their heartbeat (lease.py), not this term, which is by our clock.
     """
     if dest not in f.table.driven or ROWS[f.table.name] != "operation":
         return None, None

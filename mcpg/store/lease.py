@@ -1,15 +1,19 @@
 """
 Replicas and leases: which control plane drives which operation, as constant SQL. Called by mcpg/engine/leases.py.
 
-A lease is `operation.lease_owner` (an epoch) and `lease_until`. A row that rests where an engine moves it on has one, or is
-free: `lease_until` is 0 then, or when it was given back, so that one comparison finds the free and the expired. Where
-nobody of ours moves it on, both are NULL. A lease saves double work; what makes double work harmless are the version and
-the fence (journal.py).
+A lease is `operation.lease_owner` (an epoch) and `lease_until`. A row that rests where an engine moves it on has a holder,
+or is free: `lease_until` is 0 then, or when it was given back. Where nobody of ours moves it on, both are NULL. A lease
+saves double work; what makes double work harmless are the version and the fence (journal.py).
 
-The arithmetic: a lease lasts 10 s and is renewed every 3 s, so two renewals in a row may fail. Its holder counts from
-before it asked, and stops at 9 s: a second before anybody may take its rows, as long as the clocks of the machines agree
-to within that second. A clock that is further off costs work done twice, never a wrong row. Everybody looks for free rows
-once a second: what a killed replica drove goes on after 11 s at the latest.
+The arithmetic: a lease lasts as long as its holder is heard, and 10 s more. A holder says every 3 s that it lives, so two
+such heartbeats in a row may fail. It counts from before it asked, on a clock that nobody sets, and stops at 9 s: a second
+before anybody may take its rows. Everybody looks once a second: what a killed replica drove goes on after 11 s at the
+latest.
+
+Two times are compared, the heartbeat and now, and both are the database's: `seen_at` is written, and silence is counted, in
+its own SQL (`Database.clock_sql`). So the clocks of the machines may differ by anything; what they need to agree on is how
+long a second is. `lease_until` is by the clock of whoever wrote it. It decides nothing: a claim compares it with what was
+read, as it does the version, so that a renewal in between refuses the claim, and it says since when a free row is free.
 """
 
 from __future__ import annotations
@@ -66,7 +70,7 @@ class NotMyself(Conflict):
     """The row of this replica is another start's: its state directory was copied, or its row is gone."""
 
 
-def introduce(me: Myself, at: int, until: int) -> tuple[Also, ...]:
+def introduce(me: Myself, at: int, until: int, clock_sql: str) -> tuple[Also, ...]:
     """
     This start of the replica begins, and takes at once what its predecessor drove: that one is dead, or it would hold the
     lock of the state directory.
@@ -79,12 +83,12 @@ def introduce(me: Myself, at: int, until: int) -> tuple[Also, ...]:
         ),
         Also(
             "INSERT INTO replica(id,epoch,host,pid,version,http_url,grpc_url,provisioner,started_at,seen_at)"
-            " VALUES(?,?,?,?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET epoch=excluded.epoch,host=excluded.host,"
+            f" VALUES(?,?,?,?,?,?,?,?,?,{clock_sql}) ON CONFLICT(id) DO UPDATE SET epoch=excluded.epoch,host=excluded.host,"
             "pid=excluded.pid,version=excluded.version,http_url=excluded.http_url,grpc_url=excluded.grpc_url,"
             "provisioner=excluded.provisioner,started_at=excluded.started_at,seen_at=excluded.seen_at",
-            (me.id, me.epoch, me.host, me.pid, me.version, me.http_url, me.grpc_url, me.provisioner, at, at),
+            (me.id, me.epoch, me.host, me.pid, me.version, me.http_url, me.grpc_url, me.provisioner, at),
         ),
-        Also("DELETE FROM replica WHERE seen_at<?", (at - int(FORGET_S * 1e6),)),
+        Also(f"DELETE FROM replica WHERE seen_at<{clock_sql}-{int(FORGET_S * 1e6)}"),  # noqa: S608
     )
 
 
@@ -96,12 +100,12 @@ def take_all(epoch: str, until: int) -> Also:
     )
 
 
-def renew(me: Myself, at: int, until: int) -> tuple[Also, ...]:
+def renew(me: Myself, until: int, clock_sql: str) -> tuple[Also, ...]:
     """The heartbeat: this replica lives, and goes on with what is its own. Raises NotMyself, having written nothing."""
     return (
         Also(
-            "UPDATE replica SET seen_at=? WHERE id=? AND epoch=?",
-            (at, me.id, me.epoch),
+            f"UPDATE replica SET seen_at={clock_sql} WHERE id=? AND epoch=?",  # noqa: S608
+            (me.id, me.epoch),
             expect=1,
             refuse=lambda: NotMyself("another control plane uses this replica's identity", cause=f"replica {me.id}"),
         ),
@@ -121,7 +125,7 @@ def leave(me: Myself, at: int) -> tuple[Also, ...]:
 
 
 def claim(row: dict[str, Any], epoch: str, until: int) -> Also:
-    """Take a row that was seen free or expired; refused when it has moved, or somebody was faster."""
+    """Take a row that was seen free, or with a silent holder; refused when it has moved, or somebody was faster."""
     return Also(
         "UPDATE operation SET lease_owner=?,lease_until=? WHERE id=? AND version=? AND lease_until=?",
         (epoch, until, row["id"], row["version"], row["lease_until"]),

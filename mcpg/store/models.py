@@ -322,7 +322,7 @@ class Replica(Model):
     """
     One control plane on this database: `id` belongs to its state directory and outlives restarts, `epoch` is this start's.
 
-    `seen_at` is its own heartbeat; a replica that is silent holds nothing any more.
+    `seen_at` is its own heartbeat, by the database's clock; a replica that is silent holds nothing any more.
     """
 
     id = fields.CharField(primary_key=True, max_length=64)

@@ -113,6 +113,7 @@ async def migrated(con: Connection, url: str) -> bool:
 
 class PostgresDatabase(Database):
     shared = True
+    clock_sql = "CAST(extract(epoch FROM clock_timestamp())*1000000 AS bigint)"
 
     def __init__(self, url: str, writer: PostgresWriter, orm: TortoiseContext, *, fresh: bool, version: int) -> None:
         super().__init__(shown(url), orm, fresh=fresh, schema_version=version)

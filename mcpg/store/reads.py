@@ -13,7 +13,7 @@ from typing import Any
 
 from mcpg.errors import NotFound, Usage
 from mcpg.store.database import Database, Row
-from mcpg.store.journal import ROWS, Line
+from mcpg.store.journal import LEASE_S, ROWS, Line
 from mcpg.store.sql import marks
 
 IN_ONE_READ = 512  # subjects
@@ -348,18 +348,24 @@ async def find_reservation(db: Database, instance_id: str) -> Row | None:
 
 
 async def replicas(db: Database) -> list[Row]:
-    """Every control plane that was on this database within a week, by when it started."""
-    return await db.rows("SELECT * FROM replica ORDER BY started_at, id")
-
-
-async def claimable(db: Database, at: int, limit: int, *, runs_gateways: bool) -> list[Row]:
     """
-    Open operations that nobody drives, the longest free first. One that cannot run gateways takes those only that need
-    no provisioner: of gateways that enrolled themselves.
+    Every control plane that was on this database within a week, by when it started. `asked_at` is now by the database's
+    clock, as `seen_at` is.
+    """
+    return await db.rows(f"SELECT *,{db.clock_sql} AS asked_at FROM replica ORDER BY started_at, id")  # noqa: S608
+
+
+async def claimable(db: Database, limit: int, *, runs_gateways: bool) -> list[Row]:
+    """
+    Open operations that are free, or whose holder is silent, the longest so first. One that cannot run gateways takes
+    those only that need no provisioner: of gateways that enrolled themselves.
     """
     only = "" if runs_gateways else " AND instance_id IN (SELECT id FROM instance WHERE managed=0)"
-    sql = f"SELECT * FROM operation WHERE lease_until<?{only} ORDER BY lease_until, id LIMIT ?"  # noqa: S608
-    return await _all(db, sql, at, limit)
+    living = f"SELECT epoch FROM replica WHERE seen_at>{db.clock_sql}-{int(LEASE_S * 1e6)}"  # noqa: S608
+    return await _all(
+        db, "SELECT * FROM operation WHERE lease_until IS NOT NULL"  # noqa: S608
+        f" AND (lease_owner IS NULL OR lease_owner NOT IN ({living})){only} ORDER BY lease_until, id LIMIT ?", limit,
+    )  # fmt: skip
 
 
 async def leased_to(db: Database, epoch: str) -> list[Row]:

@@ -72,7 +72,9 @@ async def run_migrations(config: dict[str, Any]) -> None:
 
 
 class SqliteDatabase(Database):
-    """`path` is the file."""
+    """`path` is the file. Its clock is this machine's, to the millisecond."""
+
+    clock_sql = "CAST(ROUND((julianday('now')-2440587.5)*86400000.0) AS INTEGER)*1000"
 
     def __init__(self, path: Path, writer: SqliteWriter, orm: TortoiseContext, *, fresh: bool, version: int) -> None:
         super().__init__(str(path), orm, fresh=fresh, schema_version=version)

@@ -10,6 +10,7 @@ from typing import Any
 
 from mcpg.machines.chain import Entry
 from mcpg.store.database import Database, Row
+from mcpg.store.journal import LEASE_S
 
 # One statement sees one moment: a line and the row it leads to are never compared across a commit.
 _PAGE = """
@@ -127,8 +128,11 @@ async def resting(db: Database) -> list[Row]:
 
 
 async def replica_of(db: Database, epoch: str) -> Row | None:
-    """The control plane whose start that was; None for a start before its last."""
-    return await db.one("SELECT * FROM replica WHERE epoch=?", epoch)
+    """
+    The control plane whose start that was; None for a start before its last. `asked_at` is now by the database's clock, as
+    `seen_at` is.
+    """
+    return await db.one(f"SELECT *,{db.clock_sql} AS asked_at FROM replica WHERE epoch=?", epoch)  # noqa: S608
 
 
 async def driven_by(db: Database) -> dict[str, int]:
@@ -140,21 +144,24 @@ async def driven_by(db: Database) -> dict[str, int]:
     return {r["lease_owner"]: r["number"] for r in found}
 
 
-async def undriven(db: Database, before: int, epoch: str, limit: int) -> list[Row]:
+async def undriven(db: Database, seconds: float, epoch: str, limit: int) -> list[Row]:
     """
-    Open operations that somebody should drive and nobody has since *before*, the longest first: `since` is when the lease
-    ended, or the row was last moved. Whatever is leased to *epoch* is driven.
+    Open operations that somebody should drive and nobody has for *seconds*, the longest first: `since` is when its holder
+    had been silent for too long; without one when it was given back, or last moved. Whatever is leased to *epoch* is driven.
     """
+    ended = f"r.seen_at+{int(LEASE_S * 1e6)}"
     return await db.many(
-        "SELECT id,kind,name,state,managed,lease_owner,since FROM (SELECT o.id,o.kind,o.name,o.state,o.lease_owner,"
-        "COALESCE(i.managed,1) AS managed,CASE WHEN o.lease_until>o.updated_at THEN o.lease_until ELSE o.updated_at END AS since"
-        " FROM operation o LEFT JOIN instance i ON i.id=o.instance_id"
-        " WHERE o.lease_until<?1 AND o.finished_at IS NULL AND (o.lease_owner IS NULL OR o.lease_owner!=?2)) x"
-        " WHERE since<?1 ORDER BY since, id LIMIT ?3", before, epoch, limit,
+        "SELECT id,kind,name,state,managed,lease_owner,since FROM (SELECT o.id,o.kind,o.name,o.state,o.lease_owner,"  # noqa: S608
+        f"COALESCE(i.managed,1) AS managed,CASE WHEN r.seen_at>0 THEN {ended}"
+        " WHEN o.lease_until>o.updated_at THEN o.lease_until ELSE o.updated_at END AS since"
+        " FROM operation o LEFT JOIN instance i ON i.id=o.instance_id LEFT JOIN replica r ON r.epoch=o.lease_owner"
+        " WHERE o.lease_until IS NOT NULL AND o.finished_at IS NULL AND (o.lease_owner IS NULL OR o.lease_owner!=?)) x"
+        f" WHERE since<{db.clock_sql}-{int(seconds * 1e6)} ORDER BY since, id LIMIT ?", epoch, limit,
     )  # fmt: skip
 
 
-async def provisioners_since(db: Database, at: int) -> list[str]:
-    """The provisioners of every control plane that was heard since *at*."""
-    found: list[Any] = await db.rows("SELECT DISTINCT provisioner FROM replica WHERE seen_at>=?", at)
+async def living_provisioners(db: Database) -> list[str]:
+    """The provisioners of every control plane that was heard within a lease's time."""
+    since = f"{db.clock_sql}-{int(LEASE_S * 1e6)}"
+    found: list[Any] = await db.rows(f"SELECT DISTINCT provisioner FROM replica WHERE seen_at>={since}")  # noqa: S608
     return [r["provisioner"] for r in found]

@@ -157,7 +157,8 @@ class Replica(Body):
     """
     One control plane on this database. `id` belongs to its state directory, `epoch` to this start. `state`: living (heard
     within the time of a lease, or it answers), late (it was not), left (it stopped as planned: `seen_at` is null). `here` is
-    who answers. `operations` are the open ones that are leased to it.
+    who answers. `operations` are the open ones that are leased to it. `seen_at` is by the clock of who answers;
+    `clock_ahead_s` says how far that is ahead of the database's; null for all others, and on SQLite.
     """
 
     id: str
@@ -173,6 +174,7 @@ class Replica(Body):
     operations: int = 0
     started_at: Time | None = None
     seen_at: Time | None = None
+    clock_ahead_s: float | None = None
 
 
 class Stranded(Body):

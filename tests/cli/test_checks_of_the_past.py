@@ -36,7 +36,7 @@ PAUSED = {
     "last_failure": "the registry is away",
     "next_attempt_at": "2026-11-22T10:22:01Z",
     "paused": ["it paused in applying on deadline: apply did not end in 30 s", "resume goes back to applying"],
-    "blocked": ["whoever held it is gone: it is taken over when the lease ends, in 12 s"],
+    "blocked": ["whoever held it is gone, and the lease is over: the next sweep takes it"],
     "moves": [],
 }
 

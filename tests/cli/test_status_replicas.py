@@ -52,6 +52,23 @@ def test_who_shares_the_database_is_said_in_one_line(
     assert (printed["replicas"][1], printed["stranded"]) == (found[1], [])
 
 
+def test_a_clock_that_is_off_the_databases_is_said(ctl: Ctl, record: Callable[..., dict[str, Any]], fake: Fake) -> None:
+    record()
+    fake.says("GET", "/v1/meta", data(META))
+    fake.says("GET", "/v1/stranded", data([]))
+    for ahead_s, words in (
+        (12.04, ", its clock 12.0 s ahead of the database's"),
+        (-0.9, ""),
+        (-3.5, ", its clock 3.5 s behind the database's"),
+    ):
+        found = [replica("r-1", "living", 0, here=True, clock_ahead_s=ahead_s), replica("r-2", "living", 2.5)]
+        fake.says("GET", "/v1/replicas", data(found))
+        [line] = lines_of(ctl("status"), "Replicas")
+        assert line == (
+            f"Replicas       http://r-1.test 0.1.0 (this one, seen now{words}), http://r-2.test 0.1.0 (seen 2s ago)"
+        )
+
+
 def test_what_is_stranded_is_said_with_its_age_and_the_next_command(
     ctl: Ctl, record: Callable[..., dict[str, Any]], fake: Fake
 ) -> None:

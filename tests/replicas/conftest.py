@@ -74,11 +74,8 @@ class Replica(Plane):
 
 
 async def time_passes(replica: Replica, epoch: str) -> None:
-    """As if *epoch* had been silent for longer than a lease: its terms are over, and its heartbeat is old."""
-    await replica.db.writer.execute(
-        Also("UPDATE operation SET lease_until=1 WHERE lease_owner=? AND lease_until IS NOT NULL", (epoch,)),
-        Also("UPDATE replica SET seen_at=1 WHERE epoch=?", (epoch,)),
-    )
+    """As if *epoch* had been silent for longer than a lease. The terms of its rows stay: they say nothing."""
+    await replica.db.writer.execute(Also("UPDATE replica SET seen_at=1 WHERE epoch=?", (epoch,)))
     await replica.engine.leases._see_replicas()
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from mcpg.errors import Unavailable
+from mcpg.errors import TemporaryError, Unavailable
 from mcpg.store import reads
 from mcpg.store.journal import Line
+from mcpg.store.writer import Fate
 from tests.conftest import parse_events
 from tests.engine.fakes import Scripted
 from tests.replicas.conftest import BOUND_S, Replica, Start
@@ -53,12 +54,10 @@ async def test_lines_of_others_come_in_the_order_of_the_journal(replicas: Start)
     assert [(line.subject, line.seq) for line in heard] == [(w["subject"], w["seq"]) for w in written]
 
 
-async def test_a_line_that_the_feed_reads_before_its_own_commit_is_heard_is_not_heard_twice(replicas: Start) -> None:
-    """The commit is seen by a read before the loop is told of it: whichever comes first tells, the other does not."""
-    [one] = await replicas(1)
-    heard = heard_by(one)
+async def accepted_with_the_feed_faster(one: Replica, heard: list[Line]) -> str:
+    """An operation whose acceptance the feed read before *one* was told of its commit; *heard* is what is heard there."""
     deliver = one.db.writer._deliver
-    late: list[Any] = []
+    late: list[list[Fate]] = []
     one.db.writer._deliver = late.append  # type: ignore[method-assign]
     asking = asyncio.create_task(one.ask("edge-1"))
 
@@ -70,10 +69,29 @@ async def test_a_line_that_the_feed_reads_before_its_own_commit_is_heard_is_not_
     one.db.writer._deliver = deliver  # type: ignore[method-assign]
     while late:
         deliver(late.pop(0))
-    operation = await asking
+    return await asking
+
+
+async def test_a_line_that_the_feed_reads_before_its_own_commit_is_heard_is_not_heard_twice(replicas: Start) -> None:
+    """The commit is seen by a read before the loop is told of it: whichever comes first tells, the other does not."""
+    [one] = await replicas(1)
+    heard = heard_by(one)
+    operation = await accepted_with_the_feed_faster(one, heard)
     await one.sees(operation, "ready")
     await one.engine.feed.page()
     assert [line.seq for line in heard if line.subject == operation] == [1, 2, 3, 4, 5]
+
+
+async def test_what_was_accepted_is_driven_at_once_though_the_feed_read_its_line_first(replicas: Start) -> None:
+    """A late answer to COMMIT: no heartbeat and no sweep is there to find the row, only the line itself."""
+    [one] = await replicas(1)
+    one.freeze()
+    told = asyncio.Event()
+    one.db.writer.listeners.add(lambda _: told.set(), lambda _: told.clear())
+    operation = await accepted_with_the_feed_faster(one, heard_by(one))
+    assert told.is_set()
+    assert one.engine.accepted == {}
+    await one.sees(operation, "ready")
 
 
 @pytest.mark.parametrize("asked", ["first", "second", "third"])
@@ -91,6 +109,49 @@ async def test_a_ladder_can_be_followed_on_any_replica(replicas: Start, asked: s
     events = parse_events((await answer).text)
     assert [e["_id"] for e in events[:-1]] == ["1", "2", "3", "4", "5"]
     assert (events[-1]["_event"], events[-2]["state"]) == ("end", "ready")
+
+
+async def test_a_line_that_overtakes_those_of_another_leaves_no_gap_in_a_stream(
+    replicas: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second replica's own line is heard at its commit, before its feed has read what the first wrote earlier."""
+    works = [Scripted(), Scripted()]
+    works[0].hold = asyncio.Event()
+    works[0].problems = [TemporaryError("the registry is down", delay=1200)]
+    first, second = await replicas(2, given=works)
+    operation = await first.ask("edge-1")
+    async with asyncio.timeout(BOUND_S):
+        await works[0].entered.wait()
+    raw_lines, may_read = reads.raw_lines, asyncio.Event()
+
+    async def late(db: Any, *args: Any) -> list[dict[str, Any]]:
+        if db is second.db:
+            await may_read.wait()
+        return await raw_lines(db, *args)
+
+    monkeypatch.setattr("mcpg.store.reads.raw_lines", late)
+    seen: list[int] = []
+    async with (
+        asyncio.timeout(BOUND_S),
+        second.client.stream("GET", f"/v1/operations/{operation}/events") as answer,
+    ):
+        async for line in answer.aiter_lines():
+            if not line.startswith("id: "):
+                continue
+            seen.append(int(line[4:]))
+            if len(seen) == 3:
+                works[0].hold.set()
+                written = await first.until(lambda: _line(first, operation, 4), "the first went on")
+                assert written["event"] == "retry"
+                cancel = f"/v1/operations/{operation}/cancel"
+                assert (await second.client.post(cancel, json={"reason": "not wanted"})).status_code == 200
+            if len(seen) > 3:
+                may_read.set()
+    assert seen == [line.seq for line in await reads.history(first.db, operation)]
+
+
+async def _line(replica: Replica, subject: str, seq: int) -> dict[str, Any] | None:
+    return await replica.db.one("SELECT * FROM journal WHERE subject=? AND seq=?", subject, seq)
 
 
 async def test_the_events_of_all_are_those_of_every_replica(replicas: Start) -> None:

@@ -192,7 +192,7 @@ async def test_lesson_36_a_restart_takes_its_predecessors_rows_at_once(replicas:
     first.crash()
     old = await first.says(operation)
     me = lease.Myself(first.engine.leases.me.id, "e-next", "here", 1, "1", "", "", "scripted")
-    await second.db.writer.execute(*lease.introduce(me, old["updated_at"], old["lease_until"] + 1))
+    await second.db.writer.execute(*lease.introduce(me, old["updated_at"], old["lease_until"] + 1, second.db.clock_sql))
     row = await second.says(operation)
     assert (row["lease_owner"], row["version"]) == ("e-next", old["version"])
 
@@ -268,7 +268,7 @@ async def test_a_copied_state_directory_gets_a_name_of_its_own(replicas: Start) 
     was = first.engine.leases.me.id
     twin = lease.Myself(was, "e-twin", "there", 1, "1", "", "", "noop")
     now = first.engine.clock()
-    await second.db.writer.execute(*lease.introduce(twin, now, now + 10_000_000))
+    await second.db.writer.execute(*lease.introduce(twin, now, now + 10_000_000, second.db.clock_sql))
     await first.engine.leases.renew()
     assert first.engine.leases.me.id != was
     assert (first.state_dir / "replica-id").read_text().strip() == first.engine.leases.me.id

@@ -9,7 +9,7 @@ import pytest
 
 from mcpg.engine import adrift, stranded
 from mcpg.store import lease
-from mcpg.store.journal import Also
+from mcpg.store.journal import LEASE_S, Also
 from tests.engine.fakes import Scripted
 from tests.replicas.conftest import Replica, Start
 from tests.replicas.test_leases import entered, held
@@ -120,17 +120,21 @@ async def test_an_operation_that_nobody_drives_is_stranded_since_its_lease_ended
 
 
 async def test_where_no_control_plane_runs_gateways_that_is_said(replicas: Start) -> None:
-    works = held(1)
+    works = held(2)
     [none] = await replicas(1, provisioner="none")
-    [other] = await replicas(1, given=works)
+    other, third = await replicas(2, given=works)
+    third.freeze()  # it lives, and takes nothing
     operation = await other.ask("edge-1")
     await entered(works[0])
     other.crash()
     now = none.engine.clock()
-    await nobody_since(none, operation, now - 20_000_000, other.epoch)
-    [found] = await stranded.stranded(none.engine)  # it was heard a moment ago, and so may run gateways
+    long_ago = now - int((stranded.UNDRIVEN_S + LEASE_S + 5) * 1e6)
+    assert await stranded.stranded(none.engine) == []
+    await heard(none, other.epoch, long_ago)
+    [found] = await stranded.stranded(none.engine)
+    assert (found.subject, found.since) == (operation, long_ago + int(LEASE_S * 1e6))  # whatever its term says
     assert "the lease of rep-" in found.words
-    await heard(none, other.epoch, now - 20_000_000)
+    await heard(none, third.epoch, long_ago)
     [found] = await stranded.stranded(none.engine)
     assert found.words.endswith("nobody drives it: no control plane that runs gateways is alive")
 
