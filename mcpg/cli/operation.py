@@ -109,7 +109,10 @@ def _facts(operation: Operation, now: float) -> Iterator[Row]:
     if operation.get("replicas"):
         yield "replicas", str(operation["replicas"])
     deadline = render.epoch(operation.get("deadline_at"))
-    left = "" if deadline is None else f", deadline in {render.took(max(deadline - now, 0) * 1000)}"
+    left = ""
+    if deadline is not None:
+        took = render.took(abs(deadline - now) * 1000)
+        left = f", deadline in {took}" if deadline > now else f", deadline {took} ago"
     paused = f", in {operation['paused_in']}" if operation.get("paused_in") else ""
     yield "state", f"{operation.get('state', '')}{paused}{left}"
     due = render.epoch(operation.get("next_attempt_at"))

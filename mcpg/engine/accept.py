@@ -13,7 +13,7 @@ from typing import Any
 from mcpg.engine.core import Core, Scope
 from mcpg.engine.operation import Operation
 from mcpg.errors import Busy, Conflict, KeyReused, NameTaken, NoProvisioner, NoSuchMove
-from mcpg.machines import recovery
+from mcpg.machines import provision, recovery
 from mcpg.machines.table import NO_FACTS, Facts
 from mcpg.store import reads, writes
 from mcpg.store.clock import uuid7
@@ -31,7 +31,7 @@ async def first_or_same(attempt: Callable[[], Awaitable[Operation]]) -> Operatio
     for _ in range(4):
         try:
             return await attempt()
-        except (KeyRace, Busy, NameTaken, NoSuchMove) as exc:  # the last: a recovery that ended a moment earlier
+        except (Conflict, Busy, NameTaken, NoSuchMove) as exc:  # the last: a recovery that ended a moment earlier
             race = exc
     raise race
 
@@ -60,8 +60,8 @@ async def same_request(engine: Core, scope: Scope, digest: str, key: str | None)
 
 async def running_on(engine: Core, scope: Scope, holder: Row, digest: str) -> Operation | None:
     """
-    The running operation when it is this very request; refuses when the name or the gateway is not free. A recovery is not
-    in anybody's way: see `occupy`.
+    The running operation when it is this very request and still about to be done: one that is cancelled or taken back will
+    not do it. Refuses when the name or the gateway is not free. A recovery is not in anybody's way: see `occupy`.
     """
     if (holder["org"], holder["workspace"], holder["environment"]) != (scope.org, scope.workspace, scope.environment):
         where = f"{scope.org}/…" if holder["org"] != scope.org else str(scope_of(holder))
@@ -76,14 +76,15 @@ async def running_on(engine: Core, scope: Scope, holder: Row, digest: str) -> Op
     row = await reads.find_operation(engine.db, holder["operation_id"])
     if row is None or row["machine"] == recovery.MACHINE.name:
         return None
-    if row["body_hash"] == digest:
+    is_taken_back = bool(row["cancelled"]) or row["state"] == provision.State.COMPENSATING.value
+    if row["body_hash"] == digest and not is_taken_back:
         return Operation.of(row)
     ways = f"wait for it: mcpg-ctl operation attach {row['id']}      then try again"
     if row["state"] == "paused":
         ways = f"mcpg-ctl operation resume {row['id']}      or: mcpg-ctl operation cancel {row['id']}"
     raise Busy(
         f"{holder['name']} is busy: operation {row['id']} ({row['kind']}) is {row['state']}",
-        cause="one operation at a time runs on a gateway",
+        cause="what it did is being taken back" if is_taken_back else "one operation at a time runs on a gateway",
         hint=ways,
         operation_id=row["id"],
     )

@@ -2,7 +2,8 @@
 The enrolment machine at work: what agents say and stay silent about, made into events.
 
 Called by mcpg/agent/control.py for what arrives, by the loop for processes that ended. Heartbeats are not transitions:
-an unchanged one writes nothing; `last_seen_at` is flushed for all in one batch every few seconds. Silence is counted
+an unchanged one writes nothing; `last_seen_at` is written with a channel that opens, and then flushed for all in one batch
+every few seconds. Silence is counted
 from when we could have heard: a control plane that was away does not call its fleet dead.
 """
 
@@ -204,7 +205,9 @@ class Agents:
             raise Forbidden("this gateway is quarantined", cause="an operator said so")
         self._clocks.hear(agent)
         await asyncio.gather(  # one commit
-            self._engine.db.writer.execute(writes.session_opened(agent_id, self._engine.epoch)),
+            self._engine.db.writer.execute(
+                writes.session_opened(agent_id, self._engine.epoch), *writes.seen([(agent_id, self._engine.clock())])
+            ),
             self._fire(agent_id, Event.CHANNEL_OPENED, f"agent:{agent['instance_uid']}"),
         )
         self._clocks.mind(agent_id)

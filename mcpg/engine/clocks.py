@@ -114,14 +114,15 @@ class Clocks:
 
     async def _save(self) -> None:
         self._flush = None
-        unsaved, self._unsaved = self._unsaved, {}
+        unsaved = dict(self._unsaved)
         if not unsaved:
             return
         try:
             await self._engine.db.writer.execute(*writes.seen(list(unsaved.items())))
         except Unavailable as exc:
             log.warning("when %d agents were last heard was not saved: %s", len(unsaved), exc.cause)
-            self._unsaved = unsaved | self._unsaved
+        else:  # and only now: until then nobody else knows
+            self._unsaved = {each: at for each, at in self._unsaved.items() if unsaved.get(each) != at}
 
     def last_heard(self, agent_id: str) -> int | None:
         """When this process last heard the agent, newer than the row's `last_seen_at`; None when it did not."""

@@ -20,7 +20,7 @@ from mcpg.engine.bell import Bell
 from mcpg.engine.compensation import compensate
 from mcpg.engine.core import Core
 from mcpg.engine.effects import EFFECTS, failure
-from mcpg.engine.evidence import Look, Memory, late, look
+from mcpg.engine.evidence import Look, Memory, late, look, patience_s
 from mcpg.engine.operation import Operation, Outcome
 from mcpg.errors import Refused, TemporaryError, Unavailable
 from mcpg.machines.table import Wait, Work
@@ -152,6 +152,19 @@ class Driver:
             left = max(0.0, (op.deadline_at - engine.clock()) / 1e6)
             allowed = engine.timeout(op.table, op.state)
             op.ends = asyncio.get_running_loop().time() + (left if allowed is None else min(left, allowed))
+
+    def found(self) -> None:
+        """
+        Taken up as another process left it. Silence is counted from when we listen: a wait for agents whose deadline passed
+        while nobody looked ends when they could have come back. What is stored stays.
+        """
+        op, engine = self.op, self._engine
+        rest, allowed = op.table.rests[op.table.states(op.state)], engine.timeout(op.table, op.state)
+        if op.ends is None or op.deadline_at is None or allowed is None or not isinstance(rest, Wait):
+            return
+        if rest.late is not None and rest.late.value == "deadline":  # else it waits for the time itself
+            waited = (engine.clock() - op.deadline_at) / 1e6 + allowed
+            op.ends = max(op.ends, asyncio.get_running_loop().time() + patience_s(waited))
 
     def left(self) -> float | None:
         """Seconds to the state's deadline; None without one."""

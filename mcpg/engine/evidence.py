@@ -19,6 +19,19 @@ from mcpg.machines.table import Facts, Wait
 from mcpg.store import reads, writes
 from mcpg.store.journal import Fire
 
+PATIENCE_S = (
+    77.0  # a gateway's longest pause between two attempts to connect (60 s and a quarter), and what it then says
+)
+
+
+def patience_s(waited: float) -> float:
+    """
+    How long a wait that began *waited* seconds ago and was found, not made, is given: what its agents need to come back.
+
+    A gateway doubles its pause with each attempt, from 1 s: its next comes within twice the time that it was alone, and 2 s.
+    """
+    return min(PATIENCE_S, 2.0 * max(0.0, waited) + 2.0)
+
 
 @dataclass(slots=True)
 class Look:

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcpg.engine import compensation
+from mcpg.engine import compensation, steer
 from mcpg.engine.core import Core
 from mcpg.engine.evidence import unasked
 from mcpg.engine.operation import Operation
@@ -74,9 +74,9 @@ async def explain(engine: Core, row: Row, *, drives: bool) -> Explained:
     """*row* is the operation's, *drives* whether this process is at it now."""
     lines = [line for line in await reads.history(engine.db, row["id"]) if line.seq <= row["version"]]
     op = Operation.of(row)
-    found = Explained(row, lines, engine.clock(), attempts=row["attempt"])
+    failed = _failed_attempts(lines)
+    found = Explained(row, lines, engine.clock(), attempts=len(failed), last_failure=failed[0].reason if failed else "")
     table = op.table
-    found.last_failure = next((x.reason for x in reversed(lines) if x.event == "retry"), "") if row["attempt"] else ""
     if op.state not in {s.value for s in table.states}:
         found.kind = "unknown"
         found.blocked = [_of_another_version(op, table, lines)]
@@ -97,7 +97,9 @@ async def explain(engine: Core, row: Row, *, drives: bool) -> Explained:
             found.seen = _counted(op, facts.as_json())
         case Owner():
             found.kind, found.waits_for = "owner", rest.who
-    found.moves = [_move(table, m, facts, is_asked=asked, rest=rest) for m in table.moves if m.source.value == op.state]
+    refused = {"cancel"} - set(steer.allowed(row, found.now))  # what is cancelled already, and is being taken back
+    moves = [m for m in table.moves if m.source.value == op.state and m.event.value not in refused]
+    found.moves = [_move(table, m, facts, is_asked=asked, rest=rest) for m in moves]
     found.lease, found.lease_here, alive = await _lease(engine, row, table, found.now)
     if op.state in table.driven:
         found.blocked = await _blocked(engine, op, table, row, found, drives=drives, is_held=alive)
@@ -105,6 +107,17 @@ async def explain(engine: Core, row: Row, *, drives: bool) -> Explained:
         found.paused = _paused(op, found)
     found.next = _next(op, found)
     return found
+
+
+def _failed_attempts(lines: list[Line]) -> list[Line]:
+    """Since the state it is in was entered, the newest first; what somebody tried by hand is no failure."""
+    out = []
+    for line in reversed(lines):
+        if line.source != line.dest:
+            break
+        if line.event == "retry" and "attempt" in line.data:
+            out.append(line)
+    return out
 
 
 def _of_another_version(op: Operation, table: Table, lines: list[Line]) -> str:

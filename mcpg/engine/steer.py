@@ -58,7 +58,7 @@ async def retry(engine: Core, operation_id: str, *, actor: str, reason: str) -> 
 async def cancel_plan(engine: Core, operation_id: str) -> CancelPlan:
     """What `cancel` would do. Raises what it would raise; writes nothing."""
     row = await _row(engine, operation_id)
-    dest = _cancelled_to(row)
+    dest = _cancelled_to(engine, row)
     if dest != COMPENSATING:
         return CancelPlan(dest, _STAYS.get(row["machine"], "nothing was begun"), [])
     steps = plan(Operation.of(row), await reads.history(engine.db, operation_id))
@@ -92,7 +92,7 @@ async def _row(engine: Core, operation_id: str) -> Row:
 
 async def _resume(engine: Core, row: Row, actor: str, reason: str) -> str:
     if row["state"] != PAUSED:
-        _refuse(row, "resumed", "only what waits for an operator is resumed")
+        _refuse(engine, row, "resumed", "only what waits for an operator is resumed")
     words = _words("resumed", actor, reason)
     sets = {"error": "", "code": ""}
     await _fire(engine, row, "resume", actor, words, facts=_facts(row, bool(row["cancelled"])), sets=sets)
@@ -107,6 +107,7 @@ async def _retry(engine: Core, row: Row, actor: str, reason: str) -> str:
     if not is_put_off(row, engine.clock()):
         is_over = row["state"] in TABLES[row["machine"]].final_values
         _refuse(
+            engine,
             row,
             "retried",
             "it is over, and did not fail" if is_over else "no attempt is put off: it is at work, or waits to see",
@@ -116,7 +117,7 @@ async def _retry(engine: Core, row: Row, actor: str, reason: str) -> str:
 
 
 async def _cancel(engine: Core, row: Row, actor: str, reason: str) -> str:
-    dest, words = _cancelled_to(row), _words("cancelled", actor, reason)
+    dest, words = _cancelled_to(engine, row), _words("cancelled", actor, reason)
     sets: dict[str, Any] = {"cancelled": 1}
     also: tuple[Also, ...] = ()
     if dest in TABLES[row["machine"]].final_values:
@@ -131,20 +132,20 @@ async def _cancel(engine: Core, row: Row, actor: str, reason: str) -> str:
     return str(row["id"])
 
 
-def _cancelled_to(row: Row) -> str:
+def _cancelled_to(engine: Core, row: Row) -> str:
     """Where a cancel leads. Raises Refused."""
     table = TABLES[row["machine"]]
     if "cancel" not in table.allowed(row["state"]):
         is_over = row["state"] in table.final_values
         late = "what was deleted does not come back; it goes on until the gateway is seen gone"
-        _refuse(row, "cancelled", "it is over" if is_over else late)
+        _refuse(engine, row, "cancelled", "it is over" if is_over else late)
     if row["state"] == COMPENSATING and row["cancelled"]:
-        _refuse(row, "cancelled", "it is being cancelled already: what it did is being taken back")
+        _refuse(engine, row, "cancelled", "it is being cancelled already: what it did is being taken back")
     return str(table.step(row["state"], table.events("cancel"), _facts(row, True)).value)
 
 
-def _refuse(row: Row, what: str, cause: str) -> NoReturn:
-    ways = allowed(row)
+def _refuse(engine: Core, row: Row, what: str, cause: str) -> NoReturn:
+    ways = allowed(row, engine.clock())
     look = f"mcpg-ctl operation show {row['id']}"
     raise Refused(
         f"operation {row['id']} ({row['kind']} {row['name']}) cannot be {what}: it is {row['state']}",
@@ -156,11 +157,11 @@ def _refuse(row: Row, what: str, cause: str) -> NoReturn:
     )
 
 
-def allowed(row: Row) -> list[str]:
-    """What an operator may do to it as it is: of resume, retry and cancel."""
+def allowed(row: Row, now: int) -> list[str]:
+    """What an operator may do to it as it is, at *now* (microseconds): of resume, retry and cancel."""
     table, state = TABLES[row["machine"]], row["state"]
     ways = ["resume"] if state == PAUSED else []
-    if state == PAUSED or row["next_attempt_at"] is not None or (state in table.failure_values and anew.is_known(row)):
+    if state == PAUSED or is_put_off(row, now) or (state in table.failure_values and anew.is_known(row)):
         ways.append("retry")
     if "cancel" in table.allowed(state) and not (state == COMPENSATING and row["cancelled"]):
         ways.append("cancel")

@@ -10,6 +10,7 @@ drives a recovery (`restart`, `look`, `late`). The rules:
 * The first start is made at once, the following after 1, 2, 4, … s. All counts are derived from the journal.
 * An end counts until the gateway has been up for ten soak times in one go: one that ends a moment after it was recovered
   goes on counting where it was. So a gateway that dies every 70 s is braked like one that dies at once.
+* Recovered is who runs and answers at the end of the watch (`_unanswering`); what runs and does not answer counts as ended.
 * A recovery that somebody cancelled leaves the gateway down: the engine starts nothing of it until it is published, or
   that recovery is retried (`anew`).
 """
@@ -270,14 +271,14 @@ async def late(engine: Core, op: Operation, summary: str) -> Outcome | None:
     if op.state == State.CONFIRMING.value:
         return await _again(engine, op, Event.DEADLINE, f"it did not come up: {summary}", {"seen": summary})
     if op.state == State.WATCHING.value:
-        missing = await _missing(engine, op)
-        if missing is not None:
-            return missing
+        gone = await _missing(engine, op) or await _unanswering(engine, op)
+        if gone is not None:
+            return gone
         ends = ends_of(await reads.history(engine.db, op.id))
         return Outcome(
             Event.HELD,
             facts=recovery.Seen(ends=ends, replicas=op.spec["replicas"]),
-            reason=f"it stayed up for {soak_s(engine):g} s",
+            reason=f"it stayed up for {soak_s(engine):g} s, and answers",
             sets=ended(engine),
             also=(writes.end_operation(op.instance_id),),
         )
@@ -292,6 +293,20 @@ async def _missing(engine: Core, op: Operation) -> Outcome | None:
         return None
     number = min(missing)
     return await _again(engine, op, Event.ENDED, _end(number, None), {"replica": number})
+
+
+async def _unanswering(engine: Core, op: Operation) -> Outcome | None:
+    """That it runs is no evidence that it serves: it is asked, and not judged by one answer that fails."""
+    assert engine.provisioner is not None  # noqa: S101 - it started them
+    everyone, number, words = range(1, op.spec["replicas"] + 1), 0, ""
+    for pause in (0.0, *rollcall.PROBE_AGAIN_S):
+        await asyncio.sleep(pause)
+        details = {a.replica: "" if a.ok else a.detail for a in await engine.provisioner.probe(op.instance_id)}
+        number = next((n for n in everyone if details.get(n, "not probed")), 0)
+        if not number:
+            return None
+        words = f"replica {number} runs and does not serve: {details.get(number, 'not probed')}"
+    return await _again(engine, op, Event.ENDED, words, {"replica": number})
 
 
 async def seen(engine: Core, op: Operation, now: rollcall.Rollcall) -> recovery.Seen:

@@ -25,6 +25,7 @@ from mcpg import faults
 from mcpg.errors import PermanentError, TemporaryError
 
 MARKER: Final = "MCPG_CTL_REPLICA"
+BIND_S: Final = 5.0  # a gateway listens within a tenth of a second; one that does not by then will not
 EXEC_TIMEOUT_S: Final = 10.0  # fork to exec takes 2 ms; a machine that needs 10 s is not fit to start anything
 _LOST_RACE: Final = 75  # EX_TEMPFAIL: another launch with the same record exists
 
@@ -308,6 +309,21 @@ def listener(port: int, identity: Identity, marker: str, host: str = "127.0.0.1"
     if _holds(identity.pid, inodes) or any(_holds(pid, inodes) for pid in marked(marker)):
         return "ours"
     return "other" if inodes & set(_listening(port, host)) else ""  # it may have ended while we looked for it
+
+
+def is_deaf(port: int, identity: Identity, marker: str) -> bool:
+    """
+    Whether this living process will never be reached on 127.0.0.1:*port*: another listens there, or nobody does though it
+    has run for `BIND_S` seconds. It may listen elsewhere: the real gateway does when a pushed config reaches it first.
+    """
+    owner = listener(port, identity, marker)
+    return owner == "other" or (owner == "" and _age_s(identity) >= BIND_S)
+
+
+def _age_s(identity: Identity) -> float:
+    """Seconds since this process of this boot began."""
+    up = float(Path("/proc/uptime").read_text().split()[0])
+    return up - int(identity.started) / os.sysconf("SC_CLK_TCK")
 
 
 def _listening(port: int, host: str) -> Iterator[str]:

@@ -199,7 +199,7 @@ class Local:
         if order.only is not None and number not in order.only:
             return told.placed(order, replica, watch, started=False) if watch is not None else None
         if watch is not None:
-            deaf = processes.listener(replica.port, watch.identity, watch.marker) == "other"
+            deaf = processes.is_deaf(replica.port, watch.identity, watch.marker)
             if not deaf and self._is_heard(replica):
                 return told.placed(order, replica, watch, started=False)
             await self._end_deaf(replica, watch)  # or it dials where no control plane is any more, and never learns

@@ -39,7 +39,8 @@ class Operation(Body):
     One operation. `final_phase` is the last phase reached, also while it runs; `error` is "" when there is none (the
     tenant CLI refuses null). `definition` names the machine that runs it: `provision@<first 12 of its hash>`.
 
-    `attempt` counts the attempts that failed in the state it is in, and `next_attempt_at` is when the next is made.
+    `attempt` counts the attempts that failed in the state it is in, or since somebody tried by hand, and `next_attempt_at` is
+    when the next is made.
     `paused_in` is where it was when it paused, "" when it is not paused. `retry_of` is the operation it is a retry of.
     """
 

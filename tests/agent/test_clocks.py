@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.agent.tokens import LIFE_S
 from mcpg.machines.enrolment import Event
@@ -52,6 +54,32 @@ async def test_silence_makes_stale_then_departed(core: Core, dial: Make) -> None
         seen.append(await state(core, one))
     assert seen == ["online", "stale", "stale", "departed"]
     assert [line.reason for line in core.lines[-2:]] == ["nothing heard for 90 s", "nothing heard for 300 s"]
+
+
+async def test_one_that_is_online_was_seen_also_by_who_starts_after_a_kill(core: Core, dial: Make) -> None:
+    """What was heard is flushed after a few seconds, and nothing is flushed by a kill: the channel's opening is written."""
+    one = dial(core.grpc)
+    await online(core, one)
+    await core.quiet()
+    assert (await the_agent(core, one.agent_id))["last_seen_at"] == core.clock.now
+
+
+async def test_while_it_is_saved_when_one_was_heard_it_is_still_known(
+    core: Core, dial: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = dial(core.grpc)
+    await online(core, one)
+    real, known = core.db.writer.execute, []
+
+    async def execute(*steps: Any) -> Any:
+        known.append(core.engine.agents.last_heard(one.agent_id))
+        return await real(*steps)
+
+    monkeypatch.setattr(core.db.writer, "execute", execute)
+    heard = core.clock.now
+    await core.advance(5.1)
+    assert known[0] == heard
+    assert core.engine.agents.last_heard(one.agent_id) is None, "the row has it"
 
 
 async def test_a_sign_of_life_sets_the_clock_anew(core: Core, dial: Make) -> None:

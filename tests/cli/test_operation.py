@@ -90,6 +90,13 @@ def test_one_and_every_move_it_made(
     assert acme("operation", "show", "op-7", "-o", "json").json == said
 
 
+def test_a_deadline_that_passed_is_said_to_have(acme: Ctl, fake: Fake) -> None:
+    """A control plane that was away gives a gateway time to come back beyond it."""
+    passed = before(seconds=90.4).isoformat()
+    fake.says("GET", ONE, data(operation(running=True, state="confirming", deadline_at=passed)))
+    assert "confirming, deadline 1m30s ago" in acme("operation", "show", OPERATION).out
+
+
 @pytest.mark.parametrize(
     ("phase", "running", "code"),
     [("ready", False, 0), ("deleted", False, 0), ("failed", False, 1), ("cancelled", False, 1), ("applying", True, 8),

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mcpg.engine import supervision
+from mcpg.engine import rollcall, supervision
+from mcpg.engine.ports import Answer
 from mcpg.machines import recovery
 from mcpg.machines.recovery import BRAKE, Event
 from mcpg.store import writes
@@ -304,6 +305,29 @@ async def test_an_end_that_nobody_saw_while_it_was_watched_is_found_at_the_start
         operation = await rests_in(second, "recovered")
         assert story(operation)[4:] == ["confirmed", "ended", "due", "applied", "confirmed", "held"]
     assert starts(staged) == 2
+
+
+async def test_recovered_needs_an_answer_at_the_end_of_the_watch(
+    on: Plane, staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that stands still is there and serves nobody. One answer that fails is not the end of it."""
+    monkeypatch.setattr(rollcall, "PROBE_AGAIN_S", (0.0, 0.0))
+    real, asked = staged.probe, 0
+
+    async def probe(instance_id: str) -> tuple[Answer, ...]:
+        nonlocal asked
+        asked += 1
+        staged.deaf = {1} if 2 <= asked <= 4 or asked == 6 else set()  # 1 and 5 confirm it, 7 is after one that fails
+        return await real(instance_id)
+
+    uid = await created(on, staged)
+    monkeypatch.setattr(staged, "probe", probe)
+    await staged.dies(uid, 1)
+    operation = await rests_in(on, "recovered")
+    assert story(operation)[3:] == ["applied", "confirmed", "ended", "due", "applied", "confirmed", "held"]
+    assert operation["history"][5]["reason"] == "replica 1 runs and does not serve: no answer"
+    assert operation["history"][-1]["facts"]["ends"] == 2
+    assert (asked, starts(staged)) == (7, 1)
 
 
 def test_the_pause_grows_and_ends_at_a_minute() -> None:

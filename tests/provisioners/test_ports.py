@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mcpg.errors import PermanentError
+from mcpg.host import processes
 from mcpg.host.loopback import reserve
 from mcpg.provisioners import local as local_module
 from mcpg.provisioners.local import Local
@@ -98,6 +99,37 @@ async def test_a_deaf_gateway_is_told_apart_and_replaced_by_the_next_apply(
         (placed,) = await local.apply(order(instance_id))
         assert placed.started
         assert placed.port != deaf.port
+
+
+ELSEWHERE = "import socket,time;s=socket.create_server(('127.0.0.1',0));print('up',flush=True);time.sleep(3600)"
+
+
+@pytest.mark.parametrize("lines", [SLEEPER, f'exec {sys.executable} -c "{ELSEWHERE}"'])
+async def test_a_gateway_that_does_not_listen_where_it_was_told_to_is_replaced_after_a_fair_time(
+    make: Make, fake: Fake, instance_id: str, monkeypatch: pytest.MonkeyPatch, lines: str
+) -> None:
+    """Nobody listens on its port: at first it may be on its way there, later it listens elsewhere, or never will."""
+    local = make(fake(lines), stop_grace_s=0.5)
+    monkeypatch.setattr(processes, "BIND_S", 600.0)
+    (first,) = await local.apply(order(instance_id))
+    (same,) = await local.apply(order(instance_id, "op-2"))
+    assert (same.pid, same.started) == (first.pid, False)
+    monkeypatch.setattr(processes, "BIND_S", 0.0)
+    (second,) = await local.apply(order(instance_id, "op-3"))
+    assert (second.started, second.pid != first.pid, second.port) == (True, True, first.port)
+    with pytest.raises(ProcessLookupError):
+        os.kill(first.pid, 0)
+
+
+def test_how_long_a_process_runs_is_read_from_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours has run for a while, and not since the machine began."""
+    me = processes.Identity(os.getpid(), processes.started_at(os.getpid()), processes.boot_id())
+    with reserve() as held:
+        port = held.getsockname()[1]
+        monkeypatch.setattr(processes, "BIND_S", 86400.0)
+        assert not processes.is_deaf(port, me, "nobody/1")
+        monkeypatch.setattr(processes, "BIND_S", 0.05)
+        assert processes.is_deaf(port, me, "nobody/1")
 
 
 async def test_a_held_port_is_given_to_nobody_else_but_can_be_listened_on() -> None:
