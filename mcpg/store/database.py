@@ -97,6 +97,7 @@ class Database(ABC):
         self.schema_version = schema_version
         self._orm = orm
         self._live: set[asyncio.Task[Any]] = set()
+        self.probe: asyncio.Task[None] | None = None  # see writes.py, `still_failing`
 
     @staticmethod
     async def open(where: Where, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> Database:

@@ -30,6 +30,7 @@ from mcpg.store.postgres_link import (
     Connection,
     connect,
     is_away,
+    is_of_the_database,
     options,
     unavailable,
     unusable,
@@ -175,6 +176,8 @@ class PostgresDatabase(Database):
                 return [dict(row) for row in await con.fetch(text, *params)]
             except Exception as exc:
                 if not (is_away(exc) or isinstance(exc, asyncpg.InterfaceError)):
+                    if is_of_the_database(exc):
+                        raise unavailable(exc) from exc
                     raise
                 if has_failed or isinstance(exc, TimeoutError):
                     raise unavailable(exc) from exc

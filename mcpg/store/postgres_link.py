@@ -84,11 +84,17 @@ def is_away(exc: BaseException) -> bool:
     ) and not isinstance(exc, asyncpg.exceptions.DataError)
 
 
-def is_its_own(exc: BaseException) -> bool:
-    """Whether *exc* is about one statement's own content, so that its neighbours may go on."""
-    return not isinstance(exc, asyncpg.PostgresError) or isinstance(
-        exc, asyncpg.exceptions.DataError | asyncpg.SyntaxOrAccessError | asyncpg.IntegrityConstraintViolationError
-    )
+def is_of_the_database(exc: BaseException) -> bool:
+    """
+    Whether *exc* blames the database and not what was asked: a full disk, a lock not had in time, a standby; tables that are
+    gone or not ours to touch, for every statement here was written for those that were there at the start.
+    """
+    if isinstance(
+        exc, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError | asyncpg.InsufficientPrivilegeError
+    ):
+        return True
+    its_own = asyncpg.exceptions.DataError | asyncpg.SyntaxOrAccessError | asyncpg.IntegrityConstraintViolationError
+    return isinstance(exc, asyncpg.PostgresError) and not isinstance(exc, its_own)
 
 
 def words(exc: BaseException) -> str:
@@ -100,7 +106,12 @@ def words(exc: BaseException) -> str:
 
 def unavailable(exc: BaseException) -> Unavailable:
     """For a caller: it may try again."""
-    return Unavailable("the database does not answer", cause=f"{type(exc).__name__}: {words(exc)}")
+    what = (
+        "the database cannot do it now"
+        if is_of_the_database(exc) and not is_away(exc)
+        else "the database does not answer"
+    )
+    return Unavailable(what, cause=f"{type(exc).__name__}: {words(exc)}")
 
 
 def unusable(url: str, exc: BaseException) -> McpgError:
