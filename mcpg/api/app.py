@@ -21,7 +21,7 @@ from mcpg import __version__
 from mcpg.api import audit, clusters, gateways, instances, machines, operations, replicas, tenancy, tokens
 from mcpg.api.context import McpgRequest, Server, answer, host_of, query, server
 from mcpg.errors import Forbidden, McpgError, NotFound, Usage
-from mcpg.store import reads
+from mcpg.store import reads, writes
 from mcpg.wire.fleet import Ready
 from mcpg.wire.problem import problem
 
@@ -73,7 +73,7 @@ async def healthz(request: Request) -> HTTPResponse:
 
 
 async def readyz(request: Request) -> HTTPResponse:
-    """The database answers, and we are not stopping."""
+    """The database answers, can be written to as far as is known, and we are not stopping."""
     parts = server(request)
     checks: dict[str, object] = {"stopping": parts.stopping}
     try:
@@ -83,7 +83,10 @@ async def readyz(request: Request) -> HTTPResponse:
         )
     except Exception as exc:  # noqa: BLE001 - whatever it is, the answer is that it is not ready, and why
         checks["database"] = f"{type(exc).__name__}: {exc}"
-    ready = checks["database"] == "ok" and not parts.stopping
+    checks["writes"] = await writes.still_failing(parts.db) or "ok"
+    if not parts.engine.leases.is_sure:
+        checks["leases"] = "no heartbeat went through for too long: nothing is driven here"
+    ready = checks["database"] == checks["writes"] == checks.get("leases", "ok") == "ok" and not parts.stopping
     return answer(Ready(ready=ready, checks=checks), status=200 if ready else 503)
 
 

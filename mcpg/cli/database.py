@@ -11,9 +11,10 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from mcpg.errors import StateDirUnusable
+from mcpg.host.database_url import shown
 
 _BUSY_S = 1.0
 
@@ -37,22 +38,13 @@ def place(db_url: str, state_dir: Path, record: dict[str, Any]) -> Place:
     """
     if not db_url:
         found = str(record.get("db_path") or state_dir / "cp-state.db")
-        return Place(None, _without_secrets(found)) if "://" in found else Place(Path(found), found)
+        return Place(None, shown(found)) if "://" in found else Place(Path(found), found)
     scheme, _, rest = db_url.partition(":")
     name = rest.removeprefix("//").partition("?")[0]
     if scheme != "sqlite" or not name or name == ":memory:":
-        return Place(None, _without_secrets(db_url))
+        return Place(None, shown(db_url))
     path = Path(name).expanduser().absolute()
     return Place(path, str(path))
-
-
-def _without_secrets(url: str) -> str:
-    """scheme://host/path: a database URL may carry a user, a password and options."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else "a URL"
-    except ValueError:
-        return "a URL"
 
 
 @contextlib.contextmanager

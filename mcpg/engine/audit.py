@@ -8,37 +8,25 @@ no answer takes long, whatever the journal holds. Called by mcpg/api/audit.py an
 
 from __future__ import annotations
 
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby
-from typing import Any
 
-from mcpg.errors import BadSpec
+from mcpg.engine.past import Found, Past, Row, plain
+from mcpg.errors import BadSpec, McpgError
 from mcpg.machines import TABLES
 from mcpg.machines.diff import judge
-from mcpg.machines.replay import Fold, Rules, rules
+from mcpg.machines.replay import Rules, rules
 from mcpg.store import verify
 from mcpg.store.database import Database
-from mcpg.store.journal import ROWS
+
+log = logging.getLogger("mcpg.engine")
 
 PAGE = 400  # lines of one read: some 5 ms of this process's time
 LINES = 10_000  # of one answer, and what its last subject has beyond them
 LAST = 2**31 - 1  # no line has a higher seq
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One thing that is not as it must be; see mcpg/wire/audit.py `Finding`."""
-
-    kind: str
-    subject: str
-    what: str
-    check: str = ""
-    seq: int = 0
-    expected: str = ""
-    found: str = ""
 
 
 @dataclass(slots=True)
@@ -54,7 +42,7 @@ class Verified:
     def add(self, finding: Found, most: int) -> None:
         self.found += 1
         if len(self.findings) < most:
-            self.findings.append(finding)
+            self.findings.append(finding.as_text())
 
 
 async def known_rules(db: Database) -> tuple[dict[str, Rules], list[Found]]:
@@ -62,84 +50,108 @@ async def known_rules(db: Database) -> tuple[dict[str, Rules], list[Found]]:
     ready: dict[str, Rules] = {}
     wrong = []
     for digest, text in (await verify.definitions(db)).items():
+        short = plain(digest)[:12]
+        if not isinstance(text, str):
+            wrong.append(Found("definition", short, "it cannot be read: it is no text"))
+            continue
         if sha256(text.encode()).hexdigest() != digest:
-            wrong.append(Found("definition", digest[:12], "its text is not what its hash says: it was changed"))
+            wrong.append(Found("definition", short, "its text is not what its hash says: it was changed"))
         try:
             ready[digest] = rules(text)
         except BadSpec as exc:
-            wrong.append(Found("definition", digest[:12], f"it cannot be read: {exc.cause}"))
+            wrong.append(Found("definition", short, f"it cannot be read: {exc.cause}"))
     return ready, wrong
+
+
+async def _histories(
+    read: Callable[[Row | None], Awaitable[list[Row]]], after: str, page: int
+) -> AsyncIterator[list[Row]]:
+    """The lines after the subject *after*, in order, a list for each subject on each page."""
+    last: Row | None = {"subject": after, "seq": LAST} if after else None
+    more = True
+    while more:
+        found = await read(last)
+        more = len(found) == page
+        for _, group in groupby(found, key=lambda r: r["subject"]):
+            yield list(group)
+        if found:
+            last = found[-1]
 
 
 async def verify_journal(db: Database, after: str, most: int, *, lines: int = LINES, page: int = PAGE) -> Verified:
     """
     Histories of subjects after *after*, some *lines* of them, and at the end what rows say of each other. At most *most*
-    findings are listed.
+    findings are listed. What cannot be read is a finding; raises Unavailable when the database does not answer.
     """
     out = Verified()
     ready, wrong = await known_rules(db)
-    fold: Fold | None = None
-    last: Row = {}
-    at, seq = after, LAST if after else 0
-    more = True
-    while more:
-        read = await verify.page(db, at, seq, page)
-        more = len(read) == page
-        for subject, group in groupby(read, key=lambda r: str(r["subject"])):
-            if fold is not None and fold.subject != subject:
-                _close(out, fold, last, most)
-                fold = None
-                if out.lines >= lines:
-                    out.next = str(last["subject"])
+    past: Past | None = None
+    try:
+        async for rows in _histories(lambda last: verify.page(db, last, page), after, page):
+            if past is not None and past.subject != rows[0]["subject"]:
+                _close(out, past, most)
+                if out.lines >= lines and verify.has_place(past.last):
+                    out.next = past.subject
                     return out
-            fold = fold or Fold(subject, ready)
-            rows = list(group)
-            last = rows[-1]
+                past = None
+            past = past or Past(rows[0]["subject"], ready)
             out.lines += len(rows)
-            fold.feed(map(verify.entry_of, rows))
-        if read:
-            at, seq = str(last["subject"]), int(last["seq"])
-    if fold is not None:
-        _close(out, fold, last, most)
+            past.add(rows)
+    except McpgError:
+        raise
+    except Exception as exc:
+        log.exception("audit: the journal could not be read to its end")
+        where = plain(past.subject) if past is not None else after
+        out.add(Found("unreadable", where, f"the journal cannot be read from there on: {exc}"), most)
+    else:
+        if past is not None:
+            _close(out, past, most)
     for finding in wrong:
         out.add(finding, most)
     await _across(db, out, most)
     return out
 
 
-def _close(out: Verified, fold: Fold, row: Row, most: int) -> None:
+def _close(out: Verified, past: Past, most: int) -> None:
     """A subject's lines are all there: hold them against the row they were read with."""
     out.subjects += 1
-    machine = str(row["machine"])
-    if not row["row_table"]:
-        out.add(Found("orphan", fold.subject, f"{row['seq']} line(s) of {machine}, and no row they belong to"), most)
-        return
-    if fold.finish(row["row_state"], row["row_version"], row["row_head"]):
-        wanted = ROWS.get(fold.machine)
-        if wanted != row["row_table"] or row["row_machine"] not in ("", fold.machine):
-            what = f"its lines are of {fold.machine}, its row is of {row['row_machine'] or row['row_table']}"
-            out.add(Found("chain", fold.subject, what, "machine", 1), most)
-        return
-    d = fold.divergence
-    assert d is not None  # noqa: S101 - finish() said no
-    out.add(Found("chain", fold.subject, d.why, d.check, d.seq, d.expected, d.found), most)
+    for finding in past.findings():
+        out.add(finding, most)
 
 
 async def _across(db: Database, out: Verified, most: int) -> None:
     """What holds between rows: counters, room, who occupies what."""
+    for what, look in (("rows without lines", _silent), ("counters", _counters), ("rows", _contradictions)):
+        try:
+            async for finding in look(db, most):
+                out.add(finding, most)
+        except McpgError:
+            raise
+        except Exception as exc:
+            log.exception("audit: %s could not be read", what)
+            out.add(Found("unreadable", what, f"they cannot be held against each other: {exc}"), most)
+
+
+async def _silent(db: Database, most: int) -> AsyncIterator[Found]:
     for table in ("operation", "agent", "cluster"):
         for row in await verify.without_lines(db, table, most):
-            words = f"{table} {row['state']} at version {row['version']}, and not one line of it"
-            out.add(Found("silent", row["id"], words), most)
+            yield Found(
+                "silent", row["id"], f"{table} {row['state']} at version {row['version']}, and not one line of it"
+            )
+
+
+async def _counters(db: Database, most: int) -> AsyncIterator[Found]:
     for row in await verify.totals(db):
-        pairs = (("gateways", "places"), ("cpu_millicores", "cpu"), ("memory_bytes", "memory"))
-        for counter, held in pairs:
+        for counter, held in (("gateways", "places"), ("cpu_millicores", "cpu"), ("memory_bytes", "memory")):
             if row[f"{counter}_used"] != row[held]:
                 what = f"{counter}_used of cluster {row['name']} is not what is reserved there"
-                expected, found = str(row[held]), str(row[f"{counter}_used"])
-                out.add(Found("counters", row["id"], what, counter, 0, expected, found), most)
-    for kind, subject, words in await verify.contradictions(db, most):
-        out.add(Found(kind, subject, words), most)
+                yield Found("counters", row["id"], what, counter, 0, str(row[held]), str(row[f"{counter}_used"]))
+
+
+async def _contradictions(db: Database, most: int) -> AsyncIterator[Found]:
+    for kind in verify.CONTRADICTIONS:
+        for row in await verify.contradictions(db, kind, most):
+            yield Found(kind, row["id"], row["words"])
 
 
 # ---- another definition
@@ -192,34 +204,26 @@ async def judge_all(
     out, read_lines = Upgrade(), 0
     ready, _ = await known_rules(db)
     final = TABLES[new.name].final_values if new.name in TABLES else new.final
-    fold: Fold | None = None
-    last: Row = {}
-    at, seq = after, LAST if after else 0
-    more = True
-    while more and not out.next:
-        read = await verify.page_of(db, new.name, at, seq, page)
-        more = len(read) == page
-        for subject, group in groupby(read, key=lambda r: str(r["subject"])):
-            if fold is not None and fold.subject != subject:
-                _judge(out, fold, last, new, final)
-                fold = None
-                if read_lines >= lines:
-                    out.next = str(last["subject"])
-                    break
-            fold = fold or Fold(subject, ready, new)
-            rows = list(group)
-            last = rows[-1]
-            read_lines += len(rows)
-            fold.feed(map(verify.entry_of, rows))
-        if read:
-            at, seq = str(last["subject"]), int(last["seq"])
-    if fold is not None:
-        _judge(out, fold, last, new, final)
+    past: Past | None = None
+    async for rows in _histories(lambda last: verify.page_of(db, new.name, last, page), after, page):
+        if past is not None and past.subject != rows[0]["subject"]:
+            _judge(out, past, new, final)
+            if read_lines >= lines and verify.has_place(past.last):
+                out.next = past.subject
+                break
+            past = None
+        past = past or Past(rows[0]["subject"], ready, new)
+        read_lines += len(rows)
+        past.add(rows)
+    else:
+        if past is not None:
+            _judge(out, past, new, final)
     out.findings = sorted(out.findings, key=lambda j: (not j.live, j.verdict != "stuck"))[:most]
     return out
 
 
-def _judge(out: Upgrade, fold: Fold, row: Row, new: Rules, final: frozenset[str]) -> None:
+def _judge(out: Upgrade, past: Past, new: Rules, final: frozenset[str]) -> None:
+    fold, row = past.fold, past.last
     state = str(row["row_state"] or row["dest"])
     live = state not in final
     verdict = judge(fold, new, state)
@@ -235,5 +239,13 @@ def _judge(out: Upgrade, fold: Fold, row: Row, new: Rules, final: frozenset[str]
             out.stuck += 1
             out.live_stuck += live
     out.findings.append(
-        Judged(fold.subject, str(row.get("row_name") or ""), live, state, verdict.verdict, verdict.seq, verdict.why)
+        Judged(
+            fold.subject,
+            plain(row.get("row_name") or ""),
+            live,
+            state,
+            verdict.verdict,
+            verdict.seq,
+            plain(verdict.why),
+        )
     )

@@ -140,7 +140,8 @@ class Leases:
                 failed += 1
                 if failed == 1:
                     trace = None if isinstance(exc, McpgError | TimeoutError) else exc
-                    log.error("no heartbeat: %s; trying on every %g s", exc, RENEW_S, exc_info=trace)  # noqa: TRY400
+                    why = str(exc) or f"the database did not answer in {TRUST_S:g} s"  # a TimeoutError has no words
+                    log.error("no heartbeat: %s; trying on every %g s", why, RENEW_S, exc_info=trace)  # noqa: TRY400
             else:
                 if failed:
                     log.warning("the heartbeat is back after %d that failed", failed)

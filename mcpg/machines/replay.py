@@ -92,12 +92,19 @@ def rules_of(body: Any) -> Rules:
     for source, event, guard, dest in body["moves"]:
         by_key.setdefault((source, event), []).append(Choice(guard or "", ours.get(guard), dest))
     return Rules(
-        name=body["name"], digest=hashlib.sha256(canonical(body).encode()).hexdigest(), body=body, birth=body["birth"],
+        name=body["name"], digest=_digest(body), body=body, birth=body["birth"],
         initial=body["initial"], final=frozenset(body["final"]), states=frozenset(body["states"]),
         settled={key: found[0].dest for key, found in by_key.items() if not found[0].name},
         guarded={key: tuple(found) for key, found in by_key.items() if found[0].name},
         facts=shipped.facts if shipped is not None and same_facts else None,
     )  # fmt: skip
+
+
+def _digest(body: Any) -> str:
+    try:
+        return hashlib.sha256(canonical(body).encode()).hexdigest()
+    except (ValueError, RecursionError) as exc:
+        raise BadSpec("this is not a machine definition", cause=f"it has no canonical form: {exc}") from None
 
 
 def _wrong(body: Any) -> str:
@@ -179,7 +186,7 @@ class Fold:
         if self.divergence is None:
             try:
                 self._feed(lines)
-            except (TypeError, ValueError) as exc:  # a database that was edited may hold anything anywhere
+            except Exception as exc:  # noqa: BLE001 - a database that was edited may hold anything anywhere
                 self._stop(self.seq + 1, "value", "values of their types", str(exc), "the line cannot be read")
         return self.divergence is None
 

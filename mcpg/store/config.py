@@ -15,13 +15,10 @@ def _apps(connection: str) -> dict[str, Any]:
 
 
 def tortoise_config(path: Path | str) -> dict[str, Any]:
-    """Two connections to one file: `default` writes (rarely: see journal.py for states), `ro` reads beside it."""
-    common = {"file_path": str(path), "busy_timeout": BUSY_TIMEOUT_MS, "synchronous": SYNCHRONOUS}
+    """One connection, which writes rarely: for states see journal.py, for reads sqlite_database.py."""
+    credentials = {"file_path": str(path), "busy_timeout": BUSY_TIMEOUT_MS, "synchronous": SYNCHRONOUS}
     return {
-        "connections": {
-            "default": {"engine": "mcpg.store.sqlite", "credentials": dict(common)},
-            "ro": {"engine": "mcpg.store.sqlite", "credentials": {**common, "query_only": 1}},
-        },
+        "connections": {"default": {"engine": "mcpg.store.sqlite", "credentials": credentials}},
         "apps": _apps("default"),
     }
 

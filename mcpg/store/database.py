@@ -20,6 +20,7 @@ from tortoise.context import TortoiseContext
 from tortoise.transactions import in_transaction
 
 from mcpg.errors import StateDirUnusable
+from mcpg.host.database_url import scheme_of
 from mcpg.machines import TABLES
 from mcpg.store import migrations
 from mcpg.store.clock import Clock, now_us
@@ -39,8 +40,11 @@ def known_migrations() -> list[str]:
 
 
 def locate(db_url: str, state_dir: Path) -> Where:
-    """What a `--db-url` names: a postgres URL as it is, else a file."""
-    return db_url if db_url.partition(":")[0] in POSTGRES_SCHEMES else sqlite_path(db_url, state_dir)
+    """What a `--db-url` names: a postgres URL, its scheme in small letters, else a file."""
+    scheme = scheme_of(db_url)
+    if scheme in POSTGRES_SCHEMES:
+        return f"{scheme}:{db_url.strip().partition(':')[2]}"
+    return sqlite_path(db_url, state_dir)
 
 
 def sqlite_path(db_url: str, state_dir: Path) -> Path:
@@ -50,8 +54,9 @@ def sqlite_path(db_url: str, state_dir: Path) -> Path:
     scheme, _, rest = db_url.partition(":")
     path = rest.removeprefix("//").partition("?")[0]
     if scheme != "sqlite" or not path or path == ":memory:":
+        known = scheme_of(db_url)
         raise StateDirUnusable(
-            f"a database at {scheme or db_url}:… is not supported",
+            f"a database at {known}:… is not supported" if known else "--db-url names no database",
             cause="state is kept in one SQLite file, or in a PostgreSQL database",
             hint="leave --db-url out, or give sqlite:///absolute/path.db or postgres://USER@HOST/DATABASE",
         )
@@ -93,6 +98,7 @@ class Database(ABC):
         self.schema_version = schema_version
         self._orm = orm
         self._live: set[asyncio.Task[Any]] = set()
+        self.probe: asyncio.Task[None] | None = None  # see writes.py, `still_failing`
 
     @staticmethod
     async def open(where: Where, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> Database:

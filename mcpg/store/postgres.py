@@ -24,7 +24,7 @@ class UrlClient(AsyncpgDBClient):
         self._settings = settings or {}
 
     async def create_pool(self, **kwargs: Any) -> asyncpg.Pool:
-        return await asyncpg.create_pool(self._dsn, min_size=0, max_size=2, **options(**self._settings))
+        return await asyncpg.create_pool(min_size=0, max_size=2, **options(self._dsn, **self._settings))
 
 
 client_class = UrlClient

@@ -19,6 +19,7 @@ from tortoise.context import TortoiseContext
 from tortoise.exceptions import BaseORMException
 
 from mcpg.errors import DatabaseUnusable, McpgError, NewerSchema, Unavailable
+from mcpg.host.database_url import shown
 from mcpg.store.clock import Clock
 from mcpg.store.config import postgres_config
 from mcpg.store.database import Database, Row, known_migrations
@@ -30,7 +31,6 @@ from mcpg.store.postgres_link import (
     MIGRATION_LOCK,
     Connection,
     connect,
-    shown,
     unusable,
     words,
 )
@@ -138,7 +138,14 @@ class PostgresDatabase(Database):
                 await orm.init(config=postgres_config(url))
         except McpgError:
             raise
-        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, BaseORMException) as exc:
+        except (
+            OSError,
+            ValueError,
+            OverflowError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            BaseORMException,
+        ) as exc:
             await orm.close_connections()
             cause = exc.__cause__ if isinstance(exc, BaseORMException) and exc.__cause__ else exc
             raise unusable(url, cause) from None  # a traceback would quote the URL

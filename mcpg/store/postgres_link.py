@@ -5,12 +5,16 @@ mean what. Used by the writer, the reads, the listener and Tortoise (postgres.py
 
 from __future__ import annotations
 
+import os
+import shlex
+from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import asyncpg
 
 from mcpg.errors import DatabaseUnusable, McpgError, Unavailable
+from mcpg.host.database_url import parts_of, shown, without
 
 Connection = Any  # asyncpg.Connection: it comes without types
 
@@ -20,6 +24,7 @@ STATEMENTS: Final = 512  # texts that a connection keeps prepared; there are few
 JOURNAL_LOCK: Final = 0x6D637067_0001  # `mcpg`, 1: journal transactions of all replicas come one after the other
 MIGRATION_LOCK: Final = 0x6D637067_0002
 CHANNEL: Final = "mcpg"
+FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")  # options of a URL that name a file
 
 # A replica that dies, stops or is cut off in a transaction holds the journal's lock until its session ends: these end it.
 SETTINGS: Final = {
@@ -51,19 +56,15 @@ class _Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no type
         return ""
 
 
-def shown(url: str) -> str:
-    """The URL as it may be seen: without user, password and options."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    except ValueError:
-        return "postgres://…"
-
-
-def options(**settings: str) -> dict[str, Any]:
-    """Keyword arguments of asyncpg.connect and create_pool; *settings* over the usual ones."""
+def options(url: str, **settings: str) -> dict[str, Any]:
+    """
+    Keyword arguments of asyncpg.connect and create_pool; *settings* over the usual ones. Raises ValueError for a URL whose
+    options cannot be read. `connect_timeout`, which libpq knows and asyncpg does not, can only shorten ours.
+    """
+    dsn, limit = without(url, "connect_timeout")
     return {
-        "timeout": CONNECT_S,
+        "dsn": dsn,
+        "timeout": min(CONNECT_S, float(limit)) if limit.isdecimal() and int(limit) > 0 else CONNECT_S,
         "command_timeout": COMMAND_S,
         "server_settings": SETTINGS | settings,
         "statement_cache_size": STATEMENTS,
@@ -73,7 +74,7 @@ def options(**settings: str) -> dict[str, Any]:
 
 async def connect(url: str, **settings: str) -> Connection:
     """Raises what asyncpg raises: `unusable` and `unavailable` put it into words."""
-    return await asyncpg.connect(url, **options(**settings))
+    return await asyncpg.connect(**options(url, **settings))
 
 
 def is_away(exc: BaseException) -> bool:
@@ -93,11 +94,17 @@ def is_away(exc: BaseException) -> bool:
     ) and not isinstance(exc, asyncpg.exceptions.DataError)
 
 
-def is_its_own(exc: BaseException) -> bool:
-    """Whether *exc* is about one statement's own content, so that its neighbours may go on."""
-    return not isinstance(exc, asyncpg.PostgresError) or isinstance(
-        exc, asyncpg.exceptions.DataError | asyncpg.SyntaxOrAccessError | asyncpg.IntegrityConstraintViolationError
-    )
+def is_of_the_database(exc: BaseException) -> bool:
+    """
+    Whether *exc* blames the database and not what was asked: a full disk, a lock not had in time, a standby; tables that are
+    gone or not ours to touch, for every statement here was written for those that were there at the start.
+    """
+    if isinstance(
+        exc, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError | asyncpg.InsufficientPrivilegeError
+    ):
+        return True
+    its_own = asyncpg.exceptions.DataError | asyncpg.SyntaxOrAccessError | asyncpg.IntegrityConstraintViolationError
+    return isinstance(exc, asyncpg.PostgresError) and not isinstance(exc, its_own)
 
 
 def words(exc: BaseException) -> str:
@@ -109,37 +116,61 @@ def words(exc: BaseException) -> str:
 
 def unavailable(exc: BaseException) -> Unavailable:
     """For a caller: it may try again."""
-    return Unavailable("the database does not answer", cause=f"{type(exc).__name__}: {words(exc)}")
+    what = (
+        "the database cannot do it now"
+        if is_of_the_database(exc) and not is_away(exc)
+        else "the database does not answer"
+    )
+    return Unavailable(what, cause=f"{type(exc).__name__}: {words(exc)}")
 
 
 def unusable(url: str, exc: BaseException) -> McpgError:
     """For an operator, when the control plane starts: what is wrong with the URL or with the server behind it."""
-    what, where, user = f"the database at {shown(url)} cannot be used", urlsplit_or_none(url), ""
+    what, where = f"the database at {shown(url)} cannot be used", parts_of(url)
     if where is None:
         return DatabaseUnusable(
             "--db-url cannot be read", cause="it is not postgres://USER:PASSWORD@HOST:PORT/DATABASE",
-            hint="write characters like / @ : # of a password as %2F %40 %3A %23",
+            hint="write characters like / @ : # ? of a password as %2F %40 %3A %23 %3F",
         )  # fmt: skip
-    user, name = where.username or "", where.path.lstrip("/")
+    asked = dict(parse_qsl(where.query))
+    user = unquote(where.username or "") or asked.get("user", "")
+    name = unquote(where.path.lstrip("/")) or asked.get("dbname") or asked.get("database") or ""
+    cause = words(exc)
     match exc:
         case asyncpg.InvalidCatalogNameError():
-            hint = f"createdb {name}, or name another database in --db-url"
+            hint = f"createdb {shlex.quote(name)}, or name another database in --db-url" if name else ""
+            hint = hint or "name a database in --db-url: postgres://USER@HOST/DATABASE"
         case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
             hint = f"check user {user or 'of this process'} and its password, in --db-url or in ~/.pgpass"
         case asyncpg.InsufficientPrivilegeError():
-            hint = f'as its owner: GRANT CREATE, CONNECT ON DATABASE "{name}" TO "{user}"; GRANT ALL ON SCHEMA public TO "{user}"'
+            role = quoted(user) if user else "USER"
+            hint = f"as its owner: GRANT CREATE, CONNECT ON DATABASE {quoted(name)} TO {role};"
+            hint += f" GRANT ALL ON SCHEMA public TO {role}"
+        case OverflowError():
+            cause, hint = "its port is not one from 1 to 65535", "postgres://USER@HOST:PORT/DATABASE"
+        case OSError() if unread := next(
+            (f"{n}={asked[n]}" for n in FILES if n in asked and not _is_file(asked[n])), ""
+        ):
+            cause, hint = (
+                f"{unread}: {exc.strerror or cause}",
+                "give a file that this process may read, or leave it out",
+            )
         case OSError() | TimeoutError():
             hint = "check that PostgreSQL runs there and accepts connections: pg_isready -h HOST -p PORT"
+        case ValueError() if not isinstance(exc, asyncpg.InterfaceError):  # its words quote the URL
+            cause, hint = (
+                "its port or its options cannot be read",
+                "postgres://USER@HOST:PORT/DATABASE?NAME=VALUE&NAME=VALUE",
+            )
         case _:
             hint = "psql with the same URL shows whether the server takes it"
-    return DatabaseUnusable(what, cause=words(exc), hint=hint)
+    return DatabaseUnusable(what, cause=cause, hint=hint)
 
 
-def urlsplit_or_none(url: str) -> Any:
-    """The URL's parts, None when it has a port that is none: an unescaped password, most likely, so it is not quoted."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return None
-    return parts if parts.hostname or parts.query or not parts.netloc else None
+def quoted(name: str) -> str:
+    """*name* as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _is_file(path: str) -> bool:
+    return os.access(path, os.R_OK) and Path(path).is_file()

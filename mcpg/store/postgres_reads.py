@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from mcpg.store.database import Row
-from mcpg.store.postgres_link import CONNECT_S, Connection, connect, is_away, unavailable
+from mcpg.store.postgres_link import CONNECT_S, Connection, connect, is_away, is_of_the_database, unavailable
 from mcpg.store.sql import dollars, placed
 
 MOST = 256  # reads in one round trip
@@ -89,7 +89,7 @@ class Reads:
         before = asyncio.get_running_loop().time() - CONNECT_S
         for sql, reads in list(self._waiting.items()):
             late = [read for read in reads if read.since <= before]
-            _fail(late, TimeoutError("every connection is busy"), is_lost=True)
+            _fail(late, TimeoutError("every connection is busy"), is_ours=True)
             self._waiting[sql] = [read for read in reads if read.since > before]
             if not self._waiting[sql]:
                 del self._waiting[sql]
@@ -115,15 +115,16 @@ class Reads:
                 self._idle.append(con)
             except Exception as exc:  # noqa: BLE001 - whoever asked hears it
                 is_lost = con is None or is_away(exc) or isinstance(exc, asyncpg.InterfaceError)
+                is_ours = is_lost or is_of_the_database(exc)  # not to blame on what was asked
                 if con is not None:
                     self._put_back(con, is_lost=is_lost)
                 if is_lost and con is not None and not is_second and not isinstance(exc, TimeoutError):
                     continue
-                if not is_lost and len(reads) > 1:  # whose it is, is found out one by one
+                if not is_ours and len(reads) > 1:  # whose it is, is found out one by one
                     for read in reads:
                         await self._answer(sql, [read])
                     return
-                _fail(reads, exc, is_lost=is_lost)
+                _fail(reads, exc, is_ours=is_ours)
                 return
             except BaseException:
                 if con is not None:
@@ -190,7 +191,7 @@ def joined(sql: str, types: Sequence[str]) -> str:
     )
 
 
-def _fail(reads: Sequence[_Read], exc: Exception, *, is_lost: bool) -> None:
+def _fail(reads: Sequence[_Read], exc: Exception, *, is_ours: bool) -> None:
     for read in reads:
         if not read.answer.done():
-            read.answer.set_exception(unavailable(exc) if is_lost else exc)
+            read.answer.set_exception(unavailable(exc) if is_ours else exc)

@@ -29,7 +29,7 @@ from mcpg.store.postgres_link import (
     Connection,
     connect,
     is_away,
-    is_its_own,
+    is_of_the_database,
     unavailable,
     words,
 )
@@ -110,7 +110,8 @@ class PostgresWriter(JournalWriter):
                 await self._drop()
                 failure = unavailable(exc)
                 if not has_lost and not isinstance(exc, asyncpg.TransactionRollbackError):
-                    log.exception("journal: a batch of %d could not be written", len(batch))
+                    trace = None if self.trouble else exc  # once is enough for what goes on
+                    log.error("journal: a batch of %d could not be written", len(batch), exc_info=trace)  # noqa: TRY400
                     break
                 if asyncio.get_running_loop().time() > end:
                     break
@@ -128,7 +129,7 @@ class PostgresWriter(JournalWriter):
         try:  # most batches hold no refusal, and then need no savepoints
             fates.extend(await appender.apply(con, units))
         except Exception as exc:  # some unit was refused: which one, and how, is found out below
-            if con.is_closed() or is_away(exc) or _is_of_the_database(exc):
+            if con.is_closed() or is_away(exc) or is_of_the_database(exc):
                 raise
             self.one_by_one += 1
             appender.forget()
@@ -161,18 +162,13 @@ class PostgresWriter(JournalWriter):
             con.terminate()
 
 
-def _is_of_the_database(exc: Exception) -> bool:
-    """A disk that is full, a lock not had in time, a standby: no unit of the batch is to blame."""
-    return isinstance(exc, asyncpg.PostgresError) and not is_its_own(exc)
-
-
 async def _apply(con: Connection, appender: Appender, unit: Unit) -> list[Line] | BaseException:
     """A unit's fate. A refused one leaves nothing behind, and does not touch its neighbours in the batch."""
     await con.execute("SAVEPOINT unit")
     try:
         [lines] = await appender.apply(con, [unit], strictly=True)
     except Exception as exc:
-        if con.is_closed() or is_away(exc) or _is_of_the_database(exc):
+        if con.is_closed() or is_away(exc) or is_of_the_database(exc):
             raise
         appender.forget()
         await con.execute("ROLLBACK TO unit; RELEASE unit")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -59,6 +61,37 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _fetch(db: sqlite3.Connection, sql: str, params: Sequence[Any]) -> list[Row]:
+    """Whatever bytes the texts are made of: somebody may have edited the file, or the disk did."""
+    try:
+        return _read(db, sql, params)
+    except sqlite3.OperationalError as exc:
+        if "Could not decode to UTF-8" not in str(exc):
+            raise
+    db.text_factory = marked
+    try:
+        return _read(db, sql, params)
+    finally:
+        db.text_factory = str
+
+
+def _read(db: sqlite3.Connection, sql: str, params: Sequence[Any]) -> list[Row]:
+    cursor = db.execute(sql, params)
+    try:
+        names = [d[0] for d in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+    finally:
+        cursor.close()  # one that is left in the middle keeps its snapshot, and with it every read that follows
+
+
+def marked(text: bytes) -> str:
+    """A text that may be no UTF-8. One that is none begins with U+FFFD, and shows its odd bytes as \\xNN."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return "\ufffd" + text.decode(errors="backslashreplace")
+
+
 async def run_migrations(config: dict[str, Any]) -> None:
     """Tortoise's own, in a task of their own: they set a context that nobody else should find."""
 
@@ -78,9 +111,11 @@ class SqliteDatabase(Database):
 
     def __init__(self, path: Path, writer: SqliteWriter, orm: TortoiseContext, *, fresh: bool, version: int) -> None:
         super().__init__(str(path), orm, fresh=fresh, schema_version=version)
-        self._reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
-        self._turn = False  # whether a snapshot is open
         self.path = path
+        self._reader = self._connect()
+        self._turn = False  # whether a snapshot is open
+        self._many = self._connect()
+        self._thread = ThreadPoolExecutor(1, "reads")
         self._file = _identity(path)
         self.writer = writer
 
@@ -119,6 +154,11 @@ class SqliteDatabase(Database):
         db.writer.start()
         return db
 
+    def _connect(self) -> sqlite3.Connection:
+        """One that only reads."""
+        uri = f"file:{quote(str(self.path))}?mode=ro"
+        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
     def is_in_place(self) -> bool:
         return _identity(self.path) == self._file
 
@@ -134,14 +174,12 @@ class SqliteDatabase(Database):
             self._reader.execute("BEGIN")
             self._turn = True
             asyncio.get_running_loop().call_soon(self._end_turn)
-        cursor = self._reader.execute(sql, params)
-        names = [d[0] for d in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return _fetch(self._reader, sql, params)
 
     async def many(self, sql: str, *params: Any) -> list[Row]:
         """On the second connection's own thread."""
-        found: list[Row] = await self._orm.db("ro").execute_query_dict(sql, list(params))
-        return found
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, _fetch, self._many, sql, params)
 
     def _end_turn(self) -> None:
         if self._turn:
@@ -152,4 +190,6 @@ class SqliteDatabase(Database):
         await self.writer.close()
         self._end_turn()
         self._reader.close()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._many.close)
+        self._thread.shutdown(wait=False)
         await self._orm.close_connections()

@@ -261,7 +261,8 @@ class SqliteWriter(JournalWriter):
 
     def _failed(self, batch: list[Waiting], exc: Exception) -> list[Fate]:
         """Nothing of the batch is written."""
-        log.error("journal: a batch of %d could not be written", len(batch), exc_info=exc)
+        trace = None if self.trouble else exc  # once is enough for what goes on
+        log.error("journal: a batch of %d could not be written: %s", len(batch), exc, exc_info=trace)
         self._roll_back()
         failure = Unavailable("the database could not be written", cause=f"{type(exc).__name__}: {exc}")
         return [(future, failure) for _, future in batch]

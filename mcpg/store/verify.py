@@ -12,22 +12,55 @@ from mcpg.machines.chain import Entry
 from mcpg.store.database import Database, Row
 from mcpg.store.journal import LEASE_S
 
-# One statement sees one moment: a line and the row it leads to are never compared across a commit.
-_PAGE = """
-SELECT j.machine, j.subject, j.seq, j.event, j.source, j.dest, j.actor, j.reason, j.facts, j.data, j.definition, j.prev_hash,
-  j.hash, j.at, COALESCE(o.state, a.state, c.state) AS row_state, COALESCE(o.version, a.version, c.version) AS row_version,
+# One statement sees one moment: a line and the row it leads to are never compared across a commit. What a row holds beside
+# its state is read with its last line alone, for a spec may be long.
+_LAST = "".join(
+    f", CASE WHEN o.version=j.seq THEN o.{name} END AS row_{name}"
+    for name in ("kind", "name", "instance_id", "spec", "actor", "retry_of", "error", "code", "finished_at")
+)
+_LINE = """
+SELECT j.id, j.machine, j.subject, j.seq, j.event, j.source, j.dest, j.actor, j.reason, j.facts, j.data, j.definition,
+  j.prev_hash, j.hash, j.at"""
+_ROWS = """ FROM journal j LEFT JOIN operation o ON o.id=j.subject LEFT JOIN agent a ON a.id=j.subject
+  LEFT JOIN cluster c ON c.id=j.subject"""
+_ALL = f"""{_LINE}, COALESCE(o.state, a.state, c.state) AS row_state, COALESCE(o.version, a.version, c.version) AS row_version,
   COALESCE(o.head_hash, a.head_hash, c.head_hash) AS row_head,
+  COALESCE(o.created_at, a.created_at, c.created_at) AS row_created_at,
   CASE WHEN o.id IS NOT NULL THEN 'operation' WHEN a.id IS NOT NULL THEN 'agent' WHEN c.id IS NOT NULL THEN 'cluster'
-    ELSE '' END AS row_table, COALESCE(o.machine, '') AS row_machine
-FROM journal j LEFT JOIN operation o ON o.id=j.subject LEFT JOIN agent a ON a.id=j.subject
-  LEFT JOIN cluster c ON c.id=j.subject
-WHERE (j.subject, j.seq) > (?, ?) ORDER BY j.subject, j.seq LIMIT ?
-"""
+    ELSE '' END AS row_table, o.machine AS row_machine{_LAST}{_ROWS}"""
+_HISTORIES = f"""{_LINE}, COALESCE(o.state, a.state, c.state, '') AS row_state, COALESCE(o.name, c.name, '') AS row_name{_ROWS}"""
+_ORDER = " ORDER BY j.subject, j.seq LIMIT ?"
+_WHERE = {  # where a page begins
+    "first": "",
+    "after": " WHERE (j.subject, j.seq) > (?, ?)",
+    "line": " WHERE (j.subject, j.seq) > (SELECT subject, seq FROM journal WHERE id=?)",
+}
+_PAGE = {begin: f"{_ALL}{where}{_ORDER}" for begin, where in _WHERE.items()}
+_PAGE_OF = {
+    begin: f"{_HISTORIES}{where}{' AND' if where else ' WHERE'} j.machine=?{_ORDER}" for begin, where in _WHERE.items()
+}
 
 
-async def page(db: Database, subject: str, seq: int, limit: int) -> list[Row]:
-    """The journal after (*subject*, *seq*), by subject and then in order, each line with the row it belongs to."""
-    return await db.many(_PAGE, subject, seq, limit)
+def _begin(last: Row | None) -> tuple[str, tuple[Any, ...]]:
+    """Where the page after the line *last* begins. One whose place is no text and number can be found by its id alone."""
+    if last is None:
+        return "first", ()
+    subject, seq = last["subject"], last["seq"]
+    if has_place(last):
+        return "after", (subject, seq)
+    return "line", (last["id"],)
+
+
+def has_place(line: Row) -> bool:
+    """Whether subject and seq of *line* are as they were written: a text, and a number. U+FFFD is how others are shown."""
+    subject = line["subject"]
+    return isinstance(subject, str) and not subject.startswith("\ufffd") and isinstance(line["seq"], int)
+
+
+async def page(db: Database, last: Row | None, limit: int) -> list[Row]:
+    """The journal after the line *last*, by subject and then in order, each line with the row it belongs to."""
+    begin, params = _begin(last)
+    return await db.many(_PAGE[begin], *params, limit)
 
 
 def entry_of(row: Row) -> Entry:
@@ -38,18 +71,10 @@ def entry_of(row: Row) -> Entry:
     )  # fmt: skip
 
 
-_HISTORIES = """
-SELECT j.machine, j.subject, j.seq, j.event, j.source, j.dest, j.actor, j.reason, j.facts, j.data, j.definition, j.prev_hash,
-  j.hash, j.at, COALESCE(o.state, a.state, c.state, '') AS row_state, COALESCE(o.name, c.name, '') AS row_name
-FROM journal j LEFT JOIN operation o ON o.id=j.subject LEFT JOIN agent a ON a.id=j.subject
-  LEFT JOIN cluster c ON c.id=j.subject
-WHERE (j.subject, j.seq) > (?, ?) AND j.machine=? ORDER BY j.subject, j.seq LIMIT ?
-"""
-
-
-async def page_of(db: Database, machine: str, subject: str, seq: int, limit: int) -> list[Row]:
+async def page_of(db: Database, machine: str, last: Row | None, limit: int) -> list[Row]:
     """As `page`, of one machine alone, with the state of the row."""
-    return await db.many(_HISTORIES, subject, seq, machine, limit)
+    begin, params = _begin(last)
+    return await db.many(_PAGE_OF[begin], *params, machine, limit)
 
 
 async def subjects_of(db: Database, machine: str) -> int:
@@ -86,6 +111,9 @@ _CROSS = {  # what must never be, each with the id it is about and what to say o
     "reservation": "SELECT r.instance_id AS id, 'holds room in cluster '||r.cluster_id||CASE WHEN i.id IS NULL"
     " THEN ', and there is no such instance' ELSE ', and is deleted' END AS words FROM reservation r"
     " LEFT JOIN instance i ON i.id=r.instance_id WHERE i.id IS NULL OR i.deleted_at IS NOT NULL ORDER BY r.instance_id LIMIT ?",
+    "room": "SELECT i.id, 'is in cluster '||i.cluster_id||', and holds no room there' AS words FROM instance i"
+    " LEFT JOIN reservation r ON r.instance_id=i.id WHERE r.instance_id IS NULL AND i.managed=1 AND i.cluster_id IS NOT NULL"
+    " AND i.deleted_at IS NULL AND i.orphaned_at IS NULL AND i.operation_id IS NULL ORDER BY i.id LIMIT ?",
     "placement": "SELECT r.instance_id AS id, 'holds room in cluster '||r.cluster_id||CASE WHEN c.id IS NULL"
     " THEN ', which does not exist' ELSE ', which is '||c.state END AS words FROM reservation r"
     " LEFT JOIN cluster c ON c.id=r.cluster_id WHERE c.id IS NULL OR c.state='decommissioned' ORDER BY r.instance_id LIMIT ?",
@@ -110,9 +138,12 @@ async def totals(db: Database) -> list[Row]:
     return await db.many(_TOTALS)
 
 
-async def contradictions(db: Database, limit: int) -> list[tuple[str, str, str]]:
-    """Rows that contradict each other: what kind, whose, and in words."""
-    return [(kind, r["id"], r["words"]) for kind, sql in _CROSS.items() for r in await db.many(sql, limit)]
+CONTRADICTIONS = tuple(_CROSS)
+
+
+async def contradictions(db: Database, kind: str, limit: int) -> list[Row]:
+    """Rows that contradict each other in one of CONTRADICTIONS: `id`, and what is wrong in `words`."""
+    return await db.many(_CROSS[kind], limit)
 
 
 _OPEN = """

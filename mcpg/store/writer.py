@@ -32,7 +32,10 @@ def reach(moment: str, fates: Iterable[list[Line] | BaseException]) -> None:
 
 
 class JournalWriter(ABC):
-    """`commits` and `lines` count what was written since the start."""
+    """
+    `commits` and `lines` count what was written since the start. `trouble` is why the last write failed, "" when it did not;
+    a refusal is an answer, and no failure.
+    """
 
     def __init__(self) -> None:
         self.listeners = Listeners()
@@ -40,6 +43,7 @@ class JournalWriter(ABC):
         self._closed = False
         self.commits = 0
         self.lines = 0
+        self.trouble = ""
 
     def listen(self, listener: Listener) -> None:
         """*listener* hears every committed line, on the event loop: see Listeners.add."""
@@ -78,6 +82,7 @@ class JournalWriter(ABC):
 
     def _deliver(self, fates: list[Fate]) -> None:
         for future, fate in fates:
+            self.trouble = (fate.cause or fate.what) if type(fate) is Unavailable else ""
             if isinstance(fate, BaseException):
                 if not future.done():
                     future.set_exception(fate)

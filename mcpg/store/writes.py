@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from mcpg.errors import Busy, Conflict, McpgError, NameTaken, TemporaryError
+from mcpg.store.database import Database
 from mcpg.store.journal import Also, canonical
 
 # ---- instances
@@ -334,3 +336,24 @@ def still_away(agent_id: str, session_epoch: str | None) -> Also:
 def put_key(name: str, value: str, at: int) -> Also:
     """Key material, kept for ever once written: the first writer wins."""
     return Also("INSERT INTO keyring(name,value,created_at) VALUES(?,?,?) ON CONFLICT DO NOTHING", (name, value, at))
+
+
+# ---- whether anything can be written
+
+PROBE_S = 1.0  # that who asks waits for the answer
+
+
+async def still_failing(db: Database) -> str:
+    """
+    Why nothing can be written, "" when the last write went through. After one that failed a row is written as it is, for
+    nobody else may write while we are not asked to: but one such write at a time, and who asks waits for 1 s of it.
+    """
+    if not db.writer.trouble:
+        return ""
+    probe = db.probe
+    if probe is None or probe.done():
+        write = db.writer.execute(Also("UPDATE definition SET first_seen_at=first_seen_at"))
+        probe = db.probe = asyncio.get_running_loop().create_task(write)
+        probe.add_done_callback(lambda task: task.cancelled() or task.exception())  # `trouble` says it
+    await asyncio.wait({probe}, timeout=PROBE_S)
+    return db.writer.trouble

@@ -6,8 +6,8 @@ from mcpg.wire.base import Body, Time
 class Finding(Body):
     """
     One thing that is not as it must be. `kind`: chain (a history does not hold), orphan (lines without a row), silent (a row
-    without lines), definition, counters, reservation, placement, occupation, operation, lease. `check` says of a chain what
-    was looked at, `seq` at which line.
+    without lines), definition, counters, reservation, room, placement, occupation, operation, lease, unreadable. `check` says
+    of a chain what was looked at, `seq` at which line.
     """
 
     kind: str

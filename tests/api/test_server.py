@@ -21,7 +21,7 @@ from tests.conftest import Plane, StartPlane
 async def test_probes_and_meta(plane: Plane) -> None:
     assert (await plane.client.get("/healthz")).text == "ok\n"
     ready = (await plane.client.get("/readyz")).json()
-    assert ready == {"ready": True, "checks": {"stopping": False, "database": "ok"}}
+    assert ready == {"ready": True, "checks": {"stopping": False, "database": "ok", "writes": "ok"}}
     meta = (await plane.client.get("/v1/meta")).json()
     assert (meta["product"], meta["auth_mode"], meta["pid"]) == ("mcpg-control-plane", "none", os.getpid())
     assert meta["replica"] == plane.engine.epoch

@@ -10,8 +10,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from mcpg.errors import DatabaseUnusable, McpgError, NewerSchema
-from mcpg.store.database import Database, known_migrations
+from mcpg.cli.database import place
+from mcpg.errors import DatabaseUnusable, McpgError, NewerSchema, StateDirUnusable
+from mcpg.host.database_url import shown
+from mcpg.store.database import Database, known_migrations, locate
+from mcpg.store.postgres_link import options, unusable
 from tests.conftest import NewDatabase
 from tests.postgres import PASSWORD, Server
 from tests.store.conftest import born
@@ -89,6 +92,67 @@ async def test_a_wrong_password_a_missing_database_and_nobody_there(postgres: Se
 async def test_a_password_that_is_not_escaped_is_not_shown_as_a_port(postgres: Server) -> None:
     error = await refused(f"postgres://mcpg:s3cret/x@127.0.0.1:{postgres.port}/postgres")
     assert "%2F" in error.hint
+
+
+GARBLED = (
+    "postgres://mcpg:12/s3cret@127.0.0.1:{port}/postgres",
+    "postgres://mcpg:1234#s3cret@127.0.0.1:{port}/postgres",
+    "postgres://mcpg:1234?s3cret@127.0.0.1:{port}/postgres",
+    "postgres://mcpg:s3cret/x@127.0.0.1:{port}/postgres",
+    "postgres://mcpg:s3cret#x@127.0.0.1:{port}/postgres",
+    "postgres://mcpg:s3cret/postgres",
+    "postgres://[s3cret/postgres",
+)
+
+
+@pytest.mark.parametrize("garbled", GARBLED)
+async def test_nothing_of_a_password_that_is_not_escaped_is_told(
+    postgres: Server, garbled: str, tmp_path: Path
+) -> None:
+    url = garbled.format(port=postgres.port)
+    error = await refused(url)
+    for told in (str(error), error.cause, error.hint, shown(url), place(url, tmp_path, {}).shown):
+        assert "s3cret" not in told
+        assert "12" not in told
+        assert "mcpg:" not in told
+
+
+@pytest.mark.parametrize(
+    "url", ["://mcpg:s3cret@127.0.0.1/m1", "//mcpg:s3cret@127.0.0.1/m1", "s3cret@h/m1", "mcpg-s3cret"]
+)
+def test_a_url_without_a_scheme_is_refused_and_not_told(url: str, tmp_path: Path) -> None:
+    with pytest.raises(StateDirUnusable) as error:
+        locate(url, tmp_path)
+    assert "s3cret" not in f"{error.value.what} {error.value.cause} {error.value.hint}"
+    assert "s3cret" not in place(url, tmp_path, {}).shown
+
+
+async def test_options_that_cannot_be_read_are_not_told(postgres: Server) -> None:
+    error = await refused(f"postgres://mcpg@127.0.0.1:{postgres.port}/postgres?s3cret")
+    assert "options cannot be read" in error.cause
+
+
+async def test_a_port_that_is_none_is_called_so() -> None:
+    assert "65535" in (await refused("postgres://mcpg:s3cret@127.0.0.1:99999/m1")).cause
+
+
+async def test_what_libpq_takes_is_taken(url: str) -> None:
+    """A scheme in capitals, and a limit to the time a connection takes."""
+    db = await Database.open(locate(f"POSTGRES{url.removeprefix('postgres')}?connect_timeout=3", Path("/nowhere")))
+    assert await db.rows("SELECT 1 AS one") == [{"one": 1}]
+    await db.close()
+    assert (options(f"{url}?connect_timeout=3")["timeout"], options(f"{url}?connect_timeout=60")["timeout"]) == (3, 5)
+    assert options(f"{url}?connect_timeout=3&application_name=x%20y")["dsn"] == f"{url}?application_name=x+y"
+
+
+async def test_hints_name_what_is_there_and_as_sql_has_it(postgres: Server) -> None:
+    nothing = unusable("postgres://127.0.0.1", asyncpg.InvalidCatalogNameError("no such database"))
+    assert "createdb" not in nothing.hint
+    role = unusable("postgres://we%20ird@h/m1", asyncpg.InsufficientPrivilegeError("permission denied"))
+    assert 'TO "we ird"' in role.hint
+    asked = "sslmode=verify-full&sslrootcert=/nonexistent"
+    no_file = await refused(f"postgres://mcpg@127.0.0.1:{postgres.port}/postgres?{asked}")
+    assert ("sslrootcert=/nonexistent" in no_file.cause, "pg_isready" in no_file.hint) == (True, False)
 
 
 @pytest.mark.long
