@@ -142,7 +142,10 @@ def birth_of(
         "idempotency_key": key, "body_hash": op.body_hash, "cluster_id": op.cluster_id,
         "retry_of": retry_of,
     }  # fmt: skip
-    asked = {"kind": op.kind, "name": op.name, "instance_id": op.instance_id, "spec": op.spec}
+    asked = {
+        "kind": op.kind, "name": op.name, "instance_id": op.instance_id, "org": op.org, "workspace": op.workspace,
+        "environment": op.environment, "spec": op.spec, "previous": op.previous,
+    }  # fmt: skip
     asked |= {"retry_of": retry_of} if retry_of else {}
     return Birth(
         op.table, op.id, columns, op.actor, reason=reason, data=asked | (data or {}),

@@ -119,13 +119,14 @@ async def _begin(
     data = {"ends": ends, "replicas": sorted(down)}
     facts = recovery.Seen(ends=ends, replicas=row["spec"]["replicas"])
     words, more = _told(engine, op, ends, why)
+    paused = {"paused_in": op.state, "error": words, "code": more["code"]} if recovery.crash_loop(facts) else {}
     await engine.db.writer.submit(
         [
             birth_of(op, None, retry_of=retry_of, reason=why, data=data),
             writes.occupy_instance(row["id"], op.id, name),
             Fire(
                 recovery.MACHINE, op.id, Event.ACCEPT, actor, facts=facts, reason=words, data=more,
-                within_s=pause_s(ends), claim=engine.leases.claim,
+                sets=paused, within_s=pause_s(ends), claim=engine.leases.claim,
             ),
         ]
     )  # fmt: skip

@@ -136,7 +136,7 @@ def _wrong(body: Any) -> str:
 class Divergence:
     """
     The first thing that does not follow. `check` says what was looked at: sequence, machine, definition, birth, source,
-    move, guard, dest, time, chain (the hash before), hash, row (the present against the past), value.
+    move, guard, dest, time, chain (the hash before), hash, row (the present against the past), value, header (header.py).
     """
 
     seq: int

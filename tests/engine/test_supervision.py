@@ -149,6 +149,8 @@ async def test_ends_count_on_when_the_last_recovery_was_a_moment_ago(on: Plane, 
     operation = await rests_in(on, "paused", BRAKE - 1)
     assert story(operation) == ["request", "accept"]
     assert starts(staged) == BRAKE - 1
+    why = (operation["error"], operation["code"], operation["paused_in"])
+    assert why == (operation["history"][-1]["reason"], "gateway_exited", "requested")
 
 
 async def test_ends_of_long_ago_are_forgotten(on: Plane, staged: Staged) -> None:
