@@ -30,13 +30,16 @@ def history(line: Line) -> int:
     values = resolve.values(line)
     with contextlib.closing(connect(values)) as api:
         asked = {"limit": str(values.limit)} | ({"history": "true"} if values.verbose else {})
-        operations = api.items("v1", "orgs", values.org, "operations", **asked)
+        if values.name:
+            operations = api.items("v1", "operations", **asked, org=values.org, name=values.name)
+        else:
+            operations = api.items("v1", "orgs", values.org, "operations", **asked)
     now = time.time()
     width = render.terminal_width()
 
     def table() -> Iterable[str]:
         if not operations:
-            return [f"no operations yet in {values.org}"]
+            return [f"no operations {f'of {values.name}' if values.name else 'yet'} in {values.org}"]
         return verbose(operations, now, width) if values.verbose else short(operations, now, width)
 
     render.emit(

@@ -6,9 +6,7 @@ from mcpg.errors import NotFound
 from mcpg.store.database import Database
 
 _MOST = 20
-_SUCH_IDS = (
-    "SELECT id,kind,name FROM operation WHERE substr(id,1,length(?1))=?1 ORDER BY created_at DESC LIMIT 20"
-)
+_SUCH_IDS = "SELECT id,kind,name FROM operation WHERE substr(id,1,length(?1))=?1 ORDER BY created_at DESC LIMIT 20"
 _NAMED = "SELECT id FROM operation WHERE name=? LIMIT 1"
 
 

@@ -178,7 +178,7 @@ COMMANDS: tuple[Command, ...] = (
         about="Refused while gateways run there; it need not be drained first. --force orphans them, after its name is"
         " typed: they run on, hold no room anywhere, and can be adopted or reaped.",
         examples=(
-            "mcpg-ctl cluster decommission --id 7f2e1a90",
+            "mcpg-ctl cluster decommission us-east-old",
             "mcpg-ctl cluster decommission us-east-old --force --dry-run",
             "mcpg-ctl cluster decommission us-east-old --force --confirm us-east-old",
         ),
