@@ -136,7 +136,7 @@ class Engine(Core):
 
     def on_exit(self, exited: Exited) -> None:
         """A replica's process ended by itself: its agent departs, and an operation that needs it fails."""
-        log.warning("replica %s/%d (pid %d) ended: %s", exited.instance_id, exited.replica, exited.pid, exited.reason)
+        log.warning("replica %s/%d (%s) ended: %s", exited.instance_id, exited.replica, exited.process, exited.reason)
         self.exits.setdefault(exited.instance_id, {})[exited.replica] = exited
         self.aside(self.agents.exited(exited))
         self.evidence(exited.instance_id)

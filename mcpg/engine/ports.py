@@ -69,6 +69,11 @@ class Exited:
     reason: str  # e.g. "exit code 1", "signal 9", "not found after a restart of this machine"
     words: str
 
+    @property
+    def process(self) -> str:
+        """`pid 17`; of one that ended while nobody watched the number is not known any more."""
+        return f"pid {self.pid}" if self.pid else "pid not known any more"
+
     def __str__(self) -> str:
         """`exit code 1: its last words`; the words of one that was killed tell nothing about why."""
         words = " | ".join(self.words.split("\n"))

@@ -159,7 +159,7 @@ def _why(engine: Core, row: Row, down: frozenset[int]) -> str:
 def _end(number: int, exited: Exited | None) -> str:
     if exited is None:
         return f"replica {number} does not run"
-    return f"replica {number} (pid {exited.pid}) ended, {exited}"
+    return f"replica {number} ({exited.process}) ended, {exited}"
 
 
 async def _remembered(engine: Core, last: Row | None) -> int:

@@ -10,6 +10,15 @@ _SUCH_IDS = "SELECT id,kind,name FROM operation WHERE substr(id,1,length(?1))=?1
 _NAMED = "SELECT id FROM operation WHERE name=? LIMIT 1"
 
 
+_LAST = "SELECT deleted_at FROM instance WHERE name=? AND deleted_at IS NOT NULL ORDER BY deleted_at DESC LIMIT 1"
+
+
+async def gateway_gone(db: Database, name: str) -> int | None:
+    """When the last gateway of that name was deleted, in microseconds since the epoch; None when there was none."""
+    found = await db.many(_LAST, name) if name else []
+    return int(found[0]["deleted_at"]) if found else None
+
+
 async def operation(db: Database, ref: str, shortest: int) -> None:
     """
     Raises NotFound where it is known what was meant: a beginning of an id of less than *shortest* characters, or the name of

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mcpg.engine import supervision
+from mcpg.engine.ports import Exited
 from mcpg.machines import recovery
 from mcpg.machines.recovery import BRAKE, Event
 from mcpg.store import writes
@@ -350,3 +351,10 @@ class HeldDrain:
         self.entered.set()
         await self.go.wait()
         return int(await self._fleet.drain(instance_id))
+
+
+def test_a_process_that_ended_while_nobody_watched_has_no_pid_zero() -> None:
+    assert (
+        supervision._end(1, Exited("i", 1, 0, "signal 9", "")) == "replica 1 (pid not known any more) ended, signal 9"
+    )
+    assert supervision._end(1, Exited("i", 1, 7, "signal 9", "")) == "replica 1 (pid 7) ended, signal 9"
