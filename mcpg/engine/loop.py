@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from mcpg import faults
 from mcpg.engine import adrift, supervision
 from mcpg.engine.agents import Agents
+from mcpg.engine.attempts import PAUSED
 from mcpg.engine.core import Core
 from mcpg.engine.driver import Driver
 from mcpg.engine.operation import Operation
@@ -149,6 +150,9 @@ class Engine(Core):
         driver = self._drivers.get(line.subject)
         if driver is not None and line.dest in driver.op.table.final_values:
             self._left_behind(driver.op, line)
+        if driver is not None and line.dest != line.source and line.dest in (PAUSED, *driver.op.table.final_values):
+            op = driver.op
+            log.info("%s %s %s: %s%s", op.id, op.kind, op.name, line.dest, f", {line.reason}" if line.reason else "")
         if driver is not None:
             if line.seq > driver.op.version:
                 driver.heard = line.seq

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,14 @@ class Provisioner(Protocol):
 
     async def stop(self) -> None:
         """Stop watching. What runs goes on running."""
+
+
+@runtime_checkable
+class Locates(Protocol):
+    """A provisioner whose gateways are processes of this machine."""
+
+    def process(self, instance_id: str, number: int) -> tuple[int | None, str]:
+        """The pid of a replica, None when it does not run, and the path of its log, "" when there is none. Reads a directory."""
 
 
 class Fleet(Protocol):

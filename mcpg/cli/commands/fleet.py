@@ -17,7 +17,8 @@ COMMANDS: tuple[Command, ...] = (
         "instance list",
         "mcpg.cli.instance:index",
         "gateways of every org, newest first",
-        about="Of one org alone where --org, MCPG_ORG or the context names it.",
+        about="Of one org alone where --org, MCPG_ORG or the context names it. -o name prints uids: a gateway that"
+        " enrolled itself has the uid it chose, and no name.",
         examples=(
             "mcpg-ctl instance list",
             "mcpg-ctl instance list --orphaned -o name",
