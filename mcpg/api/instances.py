@@ -9,6 +9,7 @@ from mcpg.api.context import FLAG, actor, answer, idempotency_key, parse, query,
 from mcpg.api.stream import ladder
 from mcpg.engine import instances as gateways
 from mcpg.engine.orphans import adopt, reap
+from mcpg.engine.ports import Locates
 from mcpg.errors import NotFound
 from mcpg.store import reads, tenancy
 from mcpg.wire.base import Body
@@ -34,7 +35,11 @@ async def anywhere(request: Request, ref: str) -> HTTPResponse:
     """By uid, name, or the beginning of a uid."""
     parts = server(request)
     row = await gateways.find(parts.engine, ref)
-    return answer(present.instance(row, await reads.agents(parts.db, row["id"]), parts.live))
+    agents = await reads.agents(parts.db, row["id"])
+    where = parts.engine.provisioner
+    if row["managed"] and isinstance(where, Locates):
+        return answer(present.instance(row, agents, parts.live, where.process))
+    return answer(present.instance(row, agents, parts.live))
 
 
 @blueprint.get("/orgs/<org>/instances")

@@ -120,8 +120,13 @@ def _page(found: Found, width: int | None) -> Iterator[str]:
     yield from render.columns([("", "INVARIANT", "WORLDS", "STATES"), *held], width=width)
     yield ""
     yield f"{found['moves_taken']} of {found['moves']} moves were taken" + (
-        f"; never: {', '.join(found['never_taken'])}" if found["never_taken"] else ""
+        f"; the checks of its table alone judge what no world comes to: {', '.join(found['never_taken'])}"
+        if found["never_taken"]
+        else ""
     )
+    broken = [each["check"] for each in found["tables"] if not each["holds"]]
+    broken += [each["invariant"] for each in found["invariants"] if not each["holds"]]
+    yield f"✗ broken: {', '.join(broken)}" if broken else "✓ everything holds"
     for each in found["counterexamples"]:
         yield ""
         yield from timeline(each)

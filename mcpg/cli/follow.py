@@ -68,8 +68,9 @@ class Following:
                 self._pause(wait)
         raise self._lost()
 
-    def attached(self, operation_id: str) -> Event:
-        """As `to_the_end`, for an operation that exists: everything since its first event, then live."""
+    def attached(self, operation_id: str, after: int = 0) -> Event:
+        """As `to_the_end`, for an operation that exists: everything after event *after*, 0 for all of it, then live."""
+        self._seq = after
         self._name(operation_id)
         return self.to_the_end(self._resumed)
 

@@ -8,6 +8,7 @@ from mcpg.cli.topics import TOPICS
 WIDTH = 80
 _INDENT = 26
 _NO_BREAK = "\0"
+_STORED = ("org", "workspace", "env")  # what a context may say: `context add`, and quickstart stores one
 _FIRST = ("quickstart", "provision create --name edge-1", "provision history --verbose", "config explain")
 
 
@@ -63,6 +64,7 @@ def leaf(command: Command, prog: str = PROG) -> str:
     """One command's page."""
     name = " ".join((prog, *command.words))
     needed = [option for option in command.options if option.field in command.required]
+    stored = [option for option in needed if option.field in _STORED]
     common = [option for option in command.options if option.field in ("state_dir", "json_logs")]
     other = [option for option in command.options if option not in needed and option not in common]
     usage = " ".join((name, *(_asked(option, command) for option in needed), "[options]"))
@@ -72,7 +74,9 @@ def leaf(command: Command, prog: str = PROG) -> str:
     first, *more = wrapped(usage, WIDTH - 11)
     page += [f"Usage: {first}", *(f"           {text}" for text in more)]
     text = "\n".join(page) + "\n"
-    for title, options in (("Required", needed), ("Options", other), ("Global options", common)):
+    asked = [option for option in needed if option not in stored]
+    where = ("Required, where neither the environment nor a stored context says it", stored)
+    for title, options in (("Required", asked), where, ("Options", other), ("Global options", common)):
         if options:
             text += f"\n{title}:\n" + "".join(_row(*row) for row in _described(tuple(options)))
     return text + _row("-h, --help", "this page")
@@ -90,6 +94,8 @@ def _example(text: str) -> list[str]:
 
 
 def _asked(option: Option, command: Command) -> str:
+    if option.field in _STORED:
+        return f"[{option.name}{_NO_BREAK}{option.metavar}]"
     return option.metavar if option.field in command.positional else f"{option.name} {option.metavar}"
 
 

@@ -30,13 +30,16 @@ def history(line: Line) -> int:
     values = resolve.values(line)
     with contextlib.closing(connect(values)) as api:
         asked = {"limit": str(values.limit)} | ({"history": "true"} if values.verbose else {})
-        operations = api.items("v1", "orgs", values.org, "operations", **asked)
+        if values.name:
+            operations = api.items("v1", "operations", **asked, org=values.org, name=values.name)
+        else:
+            operations = api.items("v1", "orgs", values.org, "operations", **asked)
     now = time.time()
     width = render.terminal_width()
 
     def table() -> Iterable[str]:
         if not operations:
-            return [f"no operations yet in {values.org}"]
+            return [f"no operations {f'of {values.name}' if values.name else 'yet'} in {values.org}"]
         return verbose(operations, now, width) if values.verbose else short(operations, now, width)
 
     render.emit(
@@ -108,9 +111,9 @@ def steps(lines: list[dict[str, Any]], width: int | None) -> list[str]:
 
 
 def _rows(lines: list[dict[str, Any]]) -> Iterable[tuple[str, ...]]:
-    for is_retry, run in itertools.groupby(lines, lambda step: step.get("event") == "retry"):
+    for has_failed, run in itertools.groupby(lines, _failed):
         found = list(run)
-        left_out = len(found) - _SHOWN_ATTEMPTS if is_retry else 0
+        left_out = len(found) - _SHOWN_ATTEMPTS if has_failed else 0
         if left_out < 2:
             yield from map(_step, found)
             continue
@@ -119,12 +122,17 @@ def _rows(lines: list[dict[str, Any]]) -> Iterable[tuple[str, ...]]:
         yield from map(_step, found[left_out + 1 :])
 
 
+def _failed(step: dict[str, Any]) -> bool:
+    """Whether the line is an attempt that failed. The same event of a person is an order to try again now."""
+    return step.get("event") == "retry" and step.get("actor") == "engine"
+
+
 def tail(operation: Operation) -> Iterable[str]:
     """The last lines of one operation: its error, the machine that ran it, whether its chain holds, where its time went."""
     if operation.get("error"):
         yield f"  error {render.clean(operation['error'])}"
     lines: list[dict[str, Any]] = operation.get("history") or []
-    retries = sum(each.get("event") == "retry" for each in lines)
+    retries = sum(map(_failed, lines))
     many = counts(operation.get("transitions", len(lines)), retries)
     definition = f"definition {operation.get('definition') or '?'}"
     words = [render.clean(definition), *([chain(operation, lines)] if lines else []), many]

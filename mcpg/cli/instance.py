@@ -147,6 +147,10 @@ def _facts(found: Instance, now: float) -> Iterator[Row]:
     yield "config", f"version {found.get('config_version') or '–'}  {_short(found, 'assigned_hash')}".rstrip()
     for url in found.get("addressable") or []:
         yield "endpoint", str(url)
+    for agent in found.get("agents") or []:
+        if agent.get("log"):
+            pid = f"  pid {agent['pid']}" if agent.get("pid") else ""
+            yield f"log {agent.get('replica')}", f"{agent['log']}{pid}"
     managed = "this control plane" if found.get("managed") else "somebody else: it enrolled itself"
     yield "managed by", managed
     yield "created", f"{found.get('created_at') or '–'}  {render.ago(found.get('created_at'), now)}"

@@ -56,10 +56,10 @@ def operate(api: Api, values: Values, request: Request) -> int:
         return _ended(api, values, request, final, _operation(api, ("v1", "orgs", org, "operations"), following))
 
 
-def attach(api: Api, values: Values, operation: dict[str, Any], *, wanted: str = "") -> int:
+def attach(api: Api, values: Values, operation: dict[str, Any], *, wanted: str = "", after: int = 0) -> int:
     """
-    Follows *operation*, as the server has it, from its first event: what its first viewer saw, and how it ends. *wanted* is a
-    phase that is a good end this time: a cancel wants it cancelled.
+    Follows *operation*, as the server has it, from its first event: what its first viewer saw, and how it ends; with *after*,
+    a seq, only what comes after it. *wanted* is a phase that is a good end this time: a cancel wants it cancelled.
     """
     place = "/".join(str(operation.get(field, "")) for field in ("org", "workspace", "environment"))
     name, kind = str(operation.get("name", "")), str(operation.get("kind", ""))
@@ -68,7 +68,7 @@ def attach(api: Api, values: Values, operation: dict[str, Any], *, wanted: str =
     following = _following(api, FLEET, steps, values)
     with _viewer(values, following, request, ""):
         with contextlib.closing(steps):
-            final = following.attached(str(operation.get("id", ""))) | {"operation_id": following.operation_id}
+            final = following.attached(str(operation.get("id", "")), after) | {"operation_id": following.operation_id}
         return _ended(api, values, request, final, _operation(api, FLEET, following), wanted)
 
 

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 YES = ("1", "true", "t", "yes", "y", "on")
 NO = ("0", "false", "f", "no", "n", "off")
+_CALLED = {  # what an update is called elsewhere
+    "scale": "an update does it: mcpg-ctl provision create --name NAME --replicas N",
+    "resize": "an update does it: mcpg-ctl provision create --name NAME --size SIZE",
+    "update": "create does it, what is left out stays: mcpg-ctl provision create --name NAME --config FILE",
+}
 _OTHERS = 3  # how many other commands an error names
 
 
@@ -155,7 +160,18 @@ def _check(line: Line, commands: "tuple[Command, ...]", typed: list[str], unknow
             others = [" ".join(each.words) for each in commands if any(name in o.spellings for o in each.options)]
             more = f" and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
             cause = f"it belongs to: {', '.join(others[:_OTHERS])}{more}"
-            line.mistake(f'{here} has no option "{name}"', cause, f"{here} --help")
+            line.mistake(f'{here} has no option "{name}"', cause, _instead(command, here, name))
+
+
+def _instead(command: "Command", here: str, name: str) -> str:
+    """What does what *name* does elsewhere: a word without an option, or the typed name of what is destroyed."""
+    words = " ".join(command.option(field).metavar for field in command.positional)
+    fields = {option.field for option in command.options}
+    if name in ("--name", "--id", "--instance-uid") and command.positional:
+        return f"{here} {words}      options: {here} --help"
+    if name in ("--yes", "-y") and "confirm" in fields:
+        return f"{' '.join(filter(None, (here, words)))} --confirm NAME      options: {here} --help"
+    return f"{here} --help"
 
 
 def no_command(line: Line, commands: "tuple[Command, ...]") -> None:
@@ -184,10 +200,18 @@ def _takes(command: "Command") -> str:
 
 
 def _meant(line: Line, commands: "tuple[Command, ...]") -> str:
-    """What was probably meant: a whole command, a group, or a command known by its last word alone (`history`)."""
+    """
+    What was probably meant: what another tool calls otherwise (`scale`), a shortened group (`op list`), a whole command, a
+    group, or a command known by its last word alone (`history`).
+    """
+    said = next((_CALLED[word] for word in line.words[:2] if word in _CALLED), "")
+    if said and line.prog == "mcpg-ctl":
+        return said
     paths = [" ".join(command.words) for command in commands]
     firsts = sorted({command.words[0] for command in commands} | {"help"})
     lasts = {path.rpartition(" ")[2]: path for path in paths}
-    whole = close(" ".join(line.words[:2]), paths) if len(line.words) > 1 else ""
-    meant = whole or close(line.words[0], firsts) or lasts.get(close(line.words[-1], list(lasts)), "")
+    begun = [first for first in firsts if first.startswith(line.words[0])] if len(line.words[0]) > 1 else []
+    words = (begun[0] if len(begun) == 1 else line.words[0], *line.words[1:2])
+    whole = close(" ".join(words), paths) if len(line.words) > 1 else ""
+    meant = whole or close(words[0], firsts) or lasts.get(close(line.words[-1], list(lasts)), "")
     return f"did you mean: {line.prog} {meant}" if meant else f"{line.prog} --help"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ FORMAT = "mcpg-operation/2"
 _MOST = 256 * 1024 * 1024  # bytes of an export: some 400,000 lines
 _DEFINITION_MOST = 1024 * 1024
 _OK, _FAILED = 0, 1
+_PAGE = 160  # columns of a sentence that is not shown on a terminal
 
 
 def replay(line: Line) -> int:
@@ -125,6 +127,7 @@ def judged(
     document: dict[str, Any], *, under: Rules | None = None, until: int | None = None
 ) -> tuple[dict[str, Any], Fold]:
     """An export folded, as `Replay` of mcpg/wire/audit.py has it. With *until*, up to that line only."""
+    from mcpg.machines.header import difference, uncovered
     from mcpg.machines.replay import Fold
 
     operation, row = document["operation"], document["row"]
@@ -140,6 +143,8 @@ def judged(
     if until is None:
         matches = fold.finish(str(row.get("state")), row.get("version", 0), str(row.get("head_hash")))
     bad = fold.divergence.seq if fold.divergence else 0
+    if not bad:  # every line holds: then what is said beside them can be held against them
+        fold.divergence = difference(document, definitions, until)
     rules = fold.rules
     d = fold.divergence
     names = [definitions[digest].label for digest in fold.used if digest in definitions]
@@ -164,6 +169,7 @@ def judged(
         "divergence": None
         if d is None
         else {"seq": d.seq, "check": d.check, "expected": d.expected, "found": d.found, "why": d.why},
+        "not_covered": uncovered(document, until),
         "lines": [_told(each, bad) for each in (lines if not bad else lines[:bad])],
     }, fold
 
@@ -210,8 +216,11 @@ def _page(operation: dict[str, Any], found: dict[str, Any], fold: Fold, width: i
     shown = [each | {"message": None} for each in found["lines"]]
     yield from history.steps(shown, width)
     d = found["divergence"]
-    if d is not None:
+    if d is not None and d["check"] == "header":
+        yield f"  ✗ every line follows, but {render.clean(d['why'])} ({d['check']})"
+    elif d is not None:
         yield f"  ✗ line {d['seq']} does not follow ({d['check']}): {render.clean(d['why'])}"
+    if d is not None:
         yield f"    expected  {render.clean(d['expected'])}"
         yield f"    found     {render.clean(d['found'])}"
     elif found["row"] is None:
@@ -221,7 +230,7 @@ def _page(operation: dict[str, Any], found: dict[str, Any], fold: Fold, width: i
     else:
         yield f"  ✓ every line follows from the one before it; it is {render.clean(found['state'])}, as its row says"
     many = found["guards_checked"]
-    guards = f"{many} guard{'s' * (many != 1)} held against their facts"
+    guards = f"{many} guard{'s' * (many != 1)} held against {'its' if many == 1 else 'their'} facts"
     if found["guards_unchecked"]:
         guards += f", {found['guards_unchecked']} not checked (not this version's)"
     made_by = f"definition {', '.join(map(render.clean, found['definitions'])) or '?'}"
@@ -229,3 +238,10 @@ def _page(operation: dict[str, Any], found: dict[str, Any], fold: Fold, width: i
         made_by += f", judged by {render.clean(found['judged_by'])}"
     yield f"  {made_by} · {history.counts(found['transitions'], found['retries'])} · {guards}"
     yield from history.spent(found["in_state_ms"])
+    if d is not None and d["check"] != "header":
+        return  # nothing was compared that comes after it
+    yield from textwrap.wrap(
+        f"  no line covers, so a change would go unnoticed: {', '.join(found['not_covered'])}",
+        width or _PAGE,
+        subsequent_indent="    ",
+    )

@@ -18,6 +18,7 @@ from mcpg.cli.parse import Line
 from mcpg.cli.resolve import Values
 
 Operation = dict[str, Any]
+_ASKED = ("resume", "retry", "cancel")
 
 
 def resume(line: Line) -> int:
@@ -59,7 +60,18 @@ def _sent(api: Api, values: Values, ref: str, verb: str) -> Operation:
 def _followed(api: Api, values: Values, operation: Operation, wanted: str = "") -> int:
     if not values.wait:
         return accepted(values, operation)
-    return view(api, values, operation, wanted=wanted)
+    return view(api, values, operation, wanted=wanted, after=_before(operation))
+
+
+def _before(operation: Operation) -> int:
+    """The seq of the line before the newest that a person wrote: what led there was seen before. 0 for a new operation."""
+    lines = operation.get("history") or []
+    asked = (
+        int(line.get("seq") or 1)
+        for line in reversed(lines)
+        if line.get("event") in _ASKED and line.get("actor") != "engine"
+    )
+    return next(asked, 1) - 1
 
 
 def _steps(plan: Operation) -> Iterator[str]:

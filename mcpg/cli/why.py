@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -81,7 +82,23 @@ def _move(move: dict[str, Any]) -> str:
         return words
     holds = move.get("holds")
     said = "not known here" if holds is None else "yes" if holds else "no"
-    return f"{words}, when {move['guard']}: {said}, {move.get('why')}"
+    guard = str(move["guard"]).replace("_", " ")
+    return f"{words}, when {guard}: {said} ({_seen(str(move.get('why') or ''))})"
+
+
+def _seen(why: str) -> str:
+    """The facts that a guard was given, as words: `active 1, replicas 2`."""
+    text, _, more = why.partition("; ")
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return why
+    if not isinstance(facts, dict):
+        return why
+    told = {
+        key.replace("_", " "): str(value).lower() if isinstance(value, bool) else value for key, value in facts.items()
+    }
+    return "; ".join(filter(None, (", ".join(f"{key} {value}" for key, value in told.items()), more)))
 
 
 def _since(at: str | None, now: float) -> str:

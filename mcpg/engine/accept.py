@@ -135,12 +135,12 @@ def new_operation(
 
 async def accept(
     engine: Core, op: Operation, event: Any, also: list[Step], key: str | None, *, retry_of: str | None = None,
-    facts: Facts = NO_FACTS,
+    reason: str = "", facts: Facts = NO_FACTS,
 ) -> Operation:  # fmt: skip
     """Write it down, with what it claims; the engine drives it from there. Raises what a companion refuses with, KeyRace."""
     # Nothing but the write: the engine hears the line and drives the row, whether or not our caller is still there.
     begin = Fire(op.table, op.id, event, op.actor, facts=facts, claim=engine.leases.claim)
-    unit = [birth_of(op, key, retry_of=retry_of), *also, begin]
+    unit = [birth_of(op, key, retry_of=retry_of, reason=reason), *also, begin]
     engine.accepted[op.id] = replace(op)
     try:
         accepted = (await engine.db.writer.submit(unit))[-1]
@@ -162,7 +162,10 @@ def birth_of(
         "idempotency_key": key, "body_hash": op.body_hash, "cluster_id": op.cluster_id,
         "retry_of": retry_of,
     }  # fmt: skip
-    asked = {"kind": op.kind, "name": op.name, "instance_id": op.instance_id, "spec": op.spec}
+    asked = {
+        "kind": op.kind, "name": op.name, "instance_id": op.instance_id, "org": op.org, "workspace": op.workspace,
+        "environment": op.environment, "spec": op.spec, "previous": op.previous,
+    }  # fmt: skip
     asked |= {"retry_of": retry_of} if retry_of else {}
     return Birth(
         op.table, op.id, columns, op.actor, reason=reason, data=asked | (data or {}),

@@ -27,11 +27,14 @@ def is_known(row: Row) -> bool:
     return row["kind"] in _KINDS
 
 
-async def again(engine: Core, row: Row, *, actor: str) -> Operation:
-    """The new operation, or the one that this very retry began before and that still runs."""
+async def again(engine: Core, row: Row, *, actor: str, words: str = "") -> Operation:
+    """
+    The new operation, with *words* as the reason of its first line; or the one that this very retry began before and that
+    still runs.
+    """
     if row["kind"] == supervision.KIND:
-        return await supervision.anew(engine, row, actor=actor)
-    of = Anew(row["id"], row["kind"], row["instance_id"])
+        return await supervision.anew(engine, row, actor=actor, words=words)
+    of = Anew(row["id"], row["kind"], row["instance_id"], words)
     if row["kind"] == "delete":
         return await delete(engine, scope_of(row), row["instance_id"], actor=actor, key=None, again=of)
     if not is_known(row):

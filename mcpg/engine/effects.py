@@ -104,13 +104,15 @@ def _no_capacity(engine: Core, op: Operation, refusal: allocator.Refusal, hint: 
     wanted = [count(op.spec["replicas"], "replica"), f"size {op.spec['size']}"]
     wanted += [f"region {op.spec['region']}"] if op.spec["region"] else []
     wanted += [f"tier {op.spec['isolation_tier']}"] if op.spec["isolation_tier"] != DEFAULT_TIER else []
+    error = f"no cluster can take {op.name}: {refusal}"
     return Outcome(
         P.NO_CAPACITY,
         reason=f"no cluster can take {op.name} ({', '.join(wanted)}): {refusal}",
         data={
             "code": "no_capacity", "clusters": [{"name": n, "reason": r} for n, r in refusal.reasons], "hint": hint,
+            "error": error,
         },
-        sets=ended(engine, f"no cluster can take {op.name}: {refusal}", "no_capacity"),
+        sets=ended(engine, error, "no_capacity"),
         also=not_created(engine, op),
     )  # fmt: skip
 

@@ -102,7 +102,7 @@ async def _look_serving(engine: Core, op: Operation, memory: Memory) -> Look:
             return Look(
                 Outcome(
                     provision.Event.FAIL,
-                    reason=f"replica {number} (pid {ended.pid}) ended, {ended}",
+                    reason=f"replica {number} ({ended.process}) ended, {ended}",
                     data={"code": "gateway_exited", "replica": number, "pid": ended.pid, "words": ended.words},
                 )
             )

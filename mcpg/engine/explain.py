@@ -147,7 +147,7 @@ async def _replicas(engine: Core, op: Operation) -> list[ReplicaSeen]:
     out = []
     for number in numbers:
         if (ended := exits.get(number)) is not None:
-            out.append(ReplicaSeen(number, False, f"its process (pid {ended.pid}) ended: {ended}"))
+            out.append(ReplicaSeen(number, False, f"its process ({ended.process}) ended: {ended}"))
             continue
         agent = agents.get(number)
         if op.machine == "teardown":

@@ -11,7 +11,7 @@ from typing import Any
 
 from mcpg.engine.core import Core
 from mcpg.errors import NotFound, Usage
-from mcpg.store import reads
+from mcpg.store import missed, reads
 
 Row = dict[str, Any]
 _LOOKED_THROUGH = 2000  # names, for those that are like a wrong one: the newest gateways'
@@ -39,6 +39,12 @@ async def _not_found(engine: Core, ref: str) -> NotFound:
     if was is not None:
         name = f"; it was {was['name']}" if was["name"] else ""
         return NotFound(f"no gateway {ref[:80]}", cause=f"it was deleted{name}", hint="mcpg-ctl instance list")
+    gone_at = await missed.gateway_gone(engine.db, ref)
+    if gone_at is not None:
+        since = max(0, engine.clock() - gone_at) // 1_000_000
+        ago = f"{since} s" if since < 120 else f"{since // 60} min" if since < 7200 else f"{since // 3600} h"
+        hint = f"mcpg-ctl operation list --name {ref}"
+        return NotFound(f"no gateway {ref[:80]}", cause=f"the last of that name is gone since {ago}", hint=hint)
     known = [(row["name"], row["instance_uid"]) for row in await reads.instance_names(engine.db, _LOOKED_THROUGH)]
     near = [name or uid for name, uid in known if ref and uid.startswith(ref)]  # too short to stand for it
     near += get_close_matches(ref[:80], [word for names in known for word in names if word], n=3, cutoff=0.6)

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from mcpg import faults
 from mcpg.engine import adrift, supervision
 from mcpg.engine.agents import Agents
+from mcpg.engine.attempts import PAUSED
 from mcpg.engine.core import Core
 from mcpg.engine.driver import Driver
 from mcpg.engine.operation import Operation
@@ -138,7 +139,7 @@ class Engine(Core):
 
     def on_exit(self, exited: Exited) -> None:
         """A replica's process ended by itself: its agent departs, and an operation that needs it fails."""
-        log.warning("replica %s/%d (pid %d) ended: %s", exited.instance_id, exited.replica, exited.pid, exited.reason)
+        log.warning("replica %s/%d (%s) ended: %s", exited.instance_id, exited.replica, exited.process, exited.reason)
         self.exits.setdefault(exited.instance_id, {})[exited.replica] = exited
         self.aside(self.agents.exited(exited))
         self.evidence(exited.instance_id)
@@ -151,6 +152,9 @@ class Engine(Core):
         driver = self._drivers.get(line.subject)
         if driver is not None and line.dest in driver.op.table.final_values:
             self._left_behind(driver.op, line)
+        if driver is not None and line.dest != line.source and line.dest in (PAUSED, *driver.op.table.final_values):
+            op = driver.op
+            log.info("%s %s %s: %s%s", op.id, op.kind, op.name, line.dest, f", {line.reason}" if line.reason else "")
         if driver is not None:
             if line.seq > driver.op.version:
                 driver.heard = line.seq

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,11 @@ class Exited:
     reason: str  # e.g. "exit code 1", "signal 9", "not found after a restart of this machine"
     words: str
 
+    @property
+    def process(self) -> str:
+        """`pid 17`; of one that ended while nobody watched the number is not known any more."""
+        return f"pid {self.pid}" if self.pid else "pid not known any more"
+
     def __str__(self) -> str:
         """`exit code 1: its last words`; the words of one that was killed tell nothing about why."""
         words = " | ".join(self.words.split("\n"))
@@ -119,6 +124,14 @@ class Provisioner(Protocol):
 
     async def stop(self) -> None:
         """Stop watching. What runs goes on running."""
+
+
+@runtime_checkable
+class Locates(Protocol):
+    """A provisioner whose gateways are processes of this machine."""
+
+    def process(self, instance_id: str, number: int) -> tuple[int | None, str]:
+        """The pid of a replica, None when it does not run, and the path of its log, "" when there is none. Reads a directory."""
 
 
 class Fleet(Protocol):

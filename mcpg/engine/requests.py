@@ -56,11 +56,12 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Anew:
-    """An operation that is asked for once more: its id, what it was, and of which instance."""
+    """An operation that is asked for once more: its id, what it was, of which instance, and why, "" for no reason."""
 
     operation_id: str
     kind: str
     instance_id: str
+    words: str = ""
 
     def check(self, holder: Row | None) -> None:
         """Raises Refused when whoever has the name now is not who was meant: a create must not become an update."""
@@ -140,7 +141,10 @@ async def _create(
         writes.insert_config(instance_id, 1, raw, config.raw_sha256, config.text, config.sha256, operation_id, at),
     ]
     op = new_operation(operation_id, "provision", "create", scope, wish.name, instance_id, spec, None, actor, digest)
-    return await accept(engine, op, provision.Event.ACCEPT, also, key, retry_of=again.operation_id if again else None)
+    return await accept(
+        engine, op, provision.Event.ACCEPT, also, key,
+        retry_of=again.operation_id if again else None, reason=again.words if again else "",
+    )  # fmt: skip
 
 
 async def _update(
@@ -162,7 +166,10 @@ async def _update(
             )
         )  # fmt: skip
     op = new_operation(operation_id, "provision", "update", scope, wish.name, holder["id"], spec, old, actor, digest)
-    return await accept(engine, op, provision.Event.ACCEPT, also, key, retry_of=again.operation_id if again else None)
+    return await accept(
+        engine, op, provision.Event.ACCEPT, also, key,
+        retry_of=again.operation_id if again else None, reason=again.words if again else "",
+    )  # fmt: skip
 
 
 def _first_spec(engine: Core, wish: Publish, config: Rendered) -> dict[str, Any]:
@@ -286,7 +293,8 @@ async def _delete(
     op = new_operation(operation_id, "teardown", "delete", scope, name, row["id"], row["spec"], None, actor, digest)
     also: list[Step] = [*before, *await occupy(engine, row, operation_id, actor), *after]
     return await accept(
-        engine, op, teardown.Event.ACCEPT, also, key, retry_of=again.operation_id if again else None,
+        engine, op, teardown.Event.ACCEPT, also, key,
+        retry_of=again.operation_id if again else None, reason=again.words if again else "",
         facts=teardown.Seen(superseded=bool(after)),
     )  # fmt: skip
 

@@ -103,7 +103,8 @@ async def _retry(engine: Core, row: Row, actor: str, reason: str) -> str:
     if row["state"] == PAUSED:
         return await _resume(engine, row, actor, reason)
     if row["state"] in TABLES[row["machine"]].failure_values:
-        return (await anew.again(engine, row, actor=actor)).id
+        words = _words("asked for anew", actor, reason) if reason else ""
+        return (await anew.again(engine, row, actor=actor, words=words)).id
     if not is_put_off(row, engine.clock()):
         is_over = row["state"] in TABLES[row["machine"]].final_values
         _refuse(

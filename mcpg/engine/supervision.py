@@ -73,9 +73,12 @@ async def look_after(engine: Core, instance_id: str) -> None:
             return
 
 
-async def anew(engine: Core, row: Row, *, actor: str) -> Operation:
-    """The recovery *row*, which was cancelled, once more. Raises Refused where nothing is down, and what `_begin` raises."""
-    op = await _begin(engine, row["instance_id"], actor, retry_of=row["id"])
+async def anew(engine: Core, row: Row, *, actor: str, words: str = "") -> Operation:
+    """
+    The recovery *row*, which was cancelled, once more; *words* say why. Raises Refused where nothing is down, and what
+    `_begin` raises.
+    """
+    op = await _begin(engine, row["instance_id"], actor, retry_of=row["id"], asked=words)
     if op is None:
         raise Refused(
             f"operation {row['id']} ({row['kind']} {row['name']}) cannot be retried: it is {row['state']}",
@@ -89,7 +92,7 @@ async def anew(engine: Core, row: Row, *, actor: str) -> Operation:
 
 
 async def _begin(
-    engine: Core, instance_id: str, actor: str = "engine", retry_of: str | None = None
+    engine: Core, instance_id: str, actor: str = "engine", retry_of: str | None = None, asked: str = ""
 ) -> Operation | None:
     """Write a recovery down if one is due: None otherwise. Raises Busy when an operation began a moment earlier."""
     row = await reads.find_instance(engine.db, instance_id)
@@ -120,13 +123,14 @@ async def _begin(
     data = {"ends": ends, "replicas": sorted(down)}
     facts = recovery.Seen(ends=ends, replicas=row["spec"]["replicas"])
     words, more = _told(engine, op, ends, why)
+    paused = {"paused_in": op.state, "error": words, "code": more["code"]} if recovery.crash_loop(facts) else {}
     await engine.db.writer.submit(
         [
-            birth_of(op, None, retry_of=retry_of, reason=why, data=data),
+            birth_of(op, None, retry_of=retry_of, reason=f"{why}; {asked}" if asked else why, data=data),
             writes.occupy_instance(row["id"], op.id, name),
             Fire(
                 recovery.MACHINE, op.id, Event.ACCEPT, actor, facts=facts, reason=words, data=more,
-                within_s=pause_s(ends), claim=engine.leases.claim,
+                sets=paused, within_s=pause_s(ends), claim=engine.leases.claim,
             ),
         ]
     )  # fmt: skip
@@ -156,7 +160,7 @@ def _why(engine: Core, row: Row, down: frozenset[int]) -> str:
 def _end(number: int, exited: Exited | None) -> str:
     if exited is None:
         return f"replica {number} does not run"
-    return f"replica {number} (pid {exited.pid}) ended, {exited}"
+    return f"replica {number} ({exited.process}) ended, {exited}"
 
 
 async def _remembered(engine: Core, last: Row | None) -> int:

@@ -25,6 +25,7 @@ from mcpg.machines.chain import Entry, canonical
 from mcpg.machines.table import Facts, Guard
 
 RETRY = "retry"  # the event of an attempt that failed, in every machine that tries
+ENGINE = "engine"  # whose such lines are: the same event of a person is an order to try again now
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def _wrong(body: Any) -> str:
 class Divergence:
     """
     The first thing that does not follow. `check` says what was looked at: sequence, machine, definition, birth, source,
-    move, guard, dest, time, chain (the hash before), hash, row (the present against the past), value.
+    move, guard, dest, time, chain (the hash before), hash, row (the present against the past), value, header (header.py).
     """
 
     seq: int
@@ -268,7 +269,7 @@ class Fold:
                     return self._stop(number, "hash", whole[:12], digest[:12], why)
                 if seq:
                     times[source] = times.get(source, 0) + when - at
-                    if event == RETRY:
+                    if event == RETRY and actor == ENGINE:
                         self.retries += 1
                 seq, state, head, at = number, dest, digest, when
         finally:

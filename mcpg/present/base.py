@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from mcpg.machines import TABLES
+from mcpg.machines.header import words
 from mcpg.store.clock import to_datetime
 from mcpg.store.journal import Line
 from mcpg.wire.operations import Transition
@@ -35,14 +36,7 @@ def when(us: int | None) -> datetime | None:
 
 def message(line: Line) -> str:
     """A line in words: its reason, or what was asked in the first one."""
-    undone = line.data.get("undone")
-    if undone:
-        return f"{line.reason}; {', '.join(undone)}"
-    if line.reason:
-        return line.reason
-    if line.source == "" and "kind" in line.data:
-        return f"{line.data['kind']} {line.data['name']}"
-    return ""
+    return words({"source": line.source, "reason": line.reason, "data": line.data})
 
 
 def transitions(lines: Sequence[Line]) -> list[Transition]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import groupby
 
@@ -13,6 +13,7 @@ from mcpg.store import reads
 from mcpg.store.database import Database
 from mcpg.wire.fleet import Agent, Instance
 
+Process = Callable[[str, int], tuple[int | None, str]]
 _RANK = [State.QUARANTINED, State.ONLINE, State.ENROLLING, State.STALE, State.DEPARTED]
 
 
@@ -37,10 +38,14 @@ async def instances(db: Database, live: Live, org: str | None, *, orphaned: bool
     return [instance(i, agents.get(i["id"], []), live) for i in await reads.instances(db, org, orphaned=orphaned)]
 
 
-def instance(row: Row, agents: Sequence[Row], live: Live) -> Instance:
-    """One gateway, its state derived from its agents'."""
+def instance(row: Row, agents: Sequence[Row], live: Live, process: Process = lambda *_: (None, "")) -> Instance:
+    """One gateway, its state derived from its agents'. *process*: the pid and the log of a replica of an instance."""
     replicas = row["spec"].get("replicas", 1)
-    bodies = [_agent(a, reads.assigned(row, a["replica"])[1], live) for a in agents if a["replica"] <= replicas]
+    bodies = [
+        _agent(a, reads.assigned(row, a["replica"])[1], live, process(row["id"], a["replica"]))
+        for a in agents
+        if a["replica"] <= replicas
+    ]
     seen = [b.last_seen_at for b in bodies if b.last_seen_at]
     state = derived_state(agents, replicas)
     return Instance(
@@ -71,8 +76,9 @@ def _is_quiet(row: Row, live: Live) -> bool:
     return row["state"] == State.ONLINE.value and not live.is_connected(row)
 
 
-def _agent(row: Row, assigned: str, live: Live) -> Agent:
+def _agent(row: Row, assigned: str, live: Live, where: tuple[int | None, str]) -> Agent:
     return Agent(
+        pid=where[0], log=where[1],
         id=row["id"], replica=row["replica"], state=row["state"], version=row["software"],
         reason=row["reason"] or ("no channel is open" if _is_quiet(row, live) else ""),
         connected=live.is_connected(row), last_seen_at=when(live.last_heard(row["id"]) or row["last_seen_at"]),

@@ -90,6 +90,10 @@ class Local:
                 on_exit(Exited(replica.instance_id, replica.number, 0, ended.reason, replica.words(ended.log_offset)))
         await self.watch_all()  # and only now what is news: it would be among what was reported before
 
+    def process(self, instance_id: str, number: int) -> tuple[int | None, str]:
+        watch = self._watches.get((instance_id, number))
+        return watch.identity.pid if watch else None, self._shelf.log_of(instance_id, number)
+
     async def watch_all(self) -> None:
         """Watch what another control plane started in this directory meanwhile; report what ended before we could."""
         for replica in self._shelf.everything():

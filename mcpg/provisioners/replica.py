@@ -216,6 +216,11 @@ class Shelf:
         numbers = sorted(int(name[8:]) for name in names if re.fullmatch(r"replica-[1-9][0-9]{0,5}", name))
         return [self.replica(instance_id, number) for number in numbers]
 
+    def log_of(self, instance_id: str, number: int) -> str:
+        """The path of a replica's log, "" where there is none."""
+        found = (replica.log for replica in self.replicas(instance_id) if replica.number == number)
+        return next((str(log) for log in found if log.exists()), "")
+
     def everything(self) -> Iterator[Replica]:
         for path in sorted(self._root.glob("*")):
             try:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mcpg.errors import NotFound, Usage
+from mcpg.store import missed
 from mcpg.store.database import Database, Row
 from mcpg.store.journal import LEASE_S, ROWS, Line
 from mcpg.store.sql import marks
@@ -85,6 +86,8 @@ async def operation_by_ref(db: Database, ref: str) -> Row:
     if found is not None:
         return found
     several = await _prefixed(db, "operation", "id", ref)
+    if not several:
+        await missed.operation(db, ref, SHORTEST_REF)
     return _only(several, ref, "operation", "mcpg-ctl operation list", lambda r: f"{r['id']} ({r['kind']} {r['name']})")
 
 

@@ -46,7 +46,10 @@ class Audit(Body):
 
 
 class Divergence(Body):
-    """The first line that does not follow from those before it: what was looked at, and what was expected instead."""
+    """
+    The first line that does not follow from those before it: what was looked at, and what was expected instead. `check` is
+    "header" for a field beside the lines that is not what line `seq` says.
+    """
 
     seq: int
     check: str
@@ -73,6 +76,7 @@ class Replay(Body):
     """
     What `mcpg-ctl operation replay` prints. `state` is where the lines lead, up to line `until`; `row` whether that is where
     the operation is, null when it was not compared. `guards_unchecked` are moves whose guard is not this version's.
+    `not_covered` are the fields of the export that no line says anything of.
     """
 
     id: str
@@ -93,4 +97,5 @@ class Replay(Body):
     in_state_ms: dict[str, float]
     can_move: list[str] = []
     divergence: Divergence | None = None
+    not_covered: list[str] = []
     lines: list[ReplayedLine]

@@ -37,7 +37,8 @@ class Environment(Body):
 class Agent(Body):
     """
     One enrolled process of an instance. Three hashes, never mixed: `assigned_hash` is what it should run,
-    `active_hash` what it last acknowledged as active, `received_hash` what it says it was sent.
+    `active_hash` what it last acknowledged as active, `received_hash` what it says it was sent. `pid` and `log`, a path, are
+    of a replica that runs on the machine of the control plane that answers, and only where one gateway is asked for.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Agent(Body):
     reason: str = ""
     version: str = ""
     pid: int | None = None
+    log: str = ""
     connected: bool = False
     last_seen_at: Time | None = None
     assigned_hash: str = ""

@@ -82,6 +82,31 @@ async def test_an_operation_is_found_by_the_beginning_of_its_id(plane: Plane) ->
     assert [e["_id"] for e in parse_events(events.text)] == ["4", "5", None]
 
 
+async def test_an_operation_that_is_not_found_says_what_may_have_been_meant(plane: Plane) -> None:
+    operation = (await plane.publish("edge-1"))[-1]["operation_id"]
+
+    async def told(ref: str) -> tuple[int, str, str]:
+        answer = await plane.client.get(f"/v1/operations/{ref}/explain")
+        problem = answer.json()
+        return answer.status_code, problem.get("detail", ""), problem.get("hint", "")
+
+    short = "at least 6 characters of an id are needed; "
+    assert await told(operation[:5]) == (
+        404,
+        f"{short}1 operation begins so: {operation} (create edge-1)",
+        "give more of the id",
+    )
+    await plane.publish("edge-2")
+    status, cause, _ = await told("op-")
+    assert (status, cause.startswith(f"{short}2 operations begin so: op-"), "(create edge-2)" in cause) == (
+        404,
+        True,
+        True,
+    )
+    assert await told("edge-1") == (404, "that is the name of a gateway", "mcpg-ctl operation list --name edge-1")
+    assert await told("edge-9") == (404, "", "mcpg-ctl operation list shows them")
+
+
 async def test_an_instance_is_found_by_the_beginning_of_its_uid_and_several_are_named(plane: Plane) -> None:
     uids = [(await plane.publish(f"edge-{n}"))[-1]["coords"]["instance_uid"] for n in (1, 2)]
     assert (await get(plane, f"/v1/instances/{uids[0]}"))["name"] == "edge-1"

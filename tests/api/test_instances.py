@@ -63,4 +63,7 @@ async def test_a_deleted_gateway_is_not_found_and_that_is_said(plane: Plane) -> 
     await plane.delete(uid)
     missing = problem(await plane.client.get(f"/v1/instances/{uid}"), 404, "not_found")
     assert missing["detail"] == "it was deleted; it was edge-1"
-    problem(await plane.client.get("/v1/instances/edge-1"), 404, "not_found")
+    await a_gateway(plane, "edge-2")
+    missing = problem(await plane.client.get("/v1/instances/edge-1"), 404, "not_found")
+    assert missing["detail"].startswith("the last of that name is gone since 0 s")
+    assert missing["hint"] == "mcpg-ctl operation list --name edge-1"

@@ -21,13 +21,20 @@ from .fake import OPERATION, UID, operation
 AT = datetime(2026, 11, 22, 10, 21, 7, tzinfo=UTC)
 SERVES = provision.Seen(replicas=2, enrolled=2, active=2, answering=2).as_json()
 STEPS: tuple[tuple[str, str, str, str, int, str, dict[str, Any]], ...] = (
-    ("", "requested", "request", "ada", 0, "", {}),
-    ("requested", "allocating", "accept", "ada", 4, "", {}),
+    ("", "requested", "request", "ada@acme.test", 0, "", {}),
+    ("requested", "allocating", "accept", "ada@acme.test", 4, "", {}),
     ("allocating", "allocating", "retry", "engine", 30, "us-east-shared-1 does not answer", {}),
     ("allocating", "applying", "reserved", "engine", 87, "us-east-shared-1, 2 places", {}),
     ("applying", "confirming", "applied", "engine", 981, "process 4711, 4712 started", {}),
     ("confirming", "ready", "confirmed", "engine", 2574, "config 9c41d2 active on 2", SERVES),
 )
+
+
+SPEC = {"replicas": 2, "config_version": 1, "config_hash": "9c41d2" * 10}
+ASKED = {
+    "kind": "create", "name": "edge-1", "instance_id": UID, "org": "acme", "workspace": "prod", "environment": "us",
+    "spec": SPEC, "previous": None,
+}  # fmt: skip
 
 
 def steady(text: str) -> str:
@@ -41,9 +48,11 @@ def lines(count: int = len(STEPS)) -> list[dict[str, Any]]:
     for seq, (source, dest, event, actor, offset, reason, facts) in enumerate(STEPS[:count], 1):
         after = STEPS[seq][4] if seq < count else None
         at = AT + timedelta(milliseconds=offset)
+        data: dict[str, Any] = {1: ASKED, 3: {"attempt": 1}, 4: {"cluster": "us-east-shared-1"}}.get(seq, {"n": seq})
         line = Transition(
-            seq=seq, at=at, at_us=int(at.timestamp() * 1e6), offset_ms=offset, source=source, dest=dest, phase=dest,
-            event=event, actor=actor, reason=reason, message=reason, facts=facts, data={"n": seq},
+            seq=seq, at=at, at_us=int(at.timestamp() * 1e6), offset_ms=offset, source=source, dest=dest,
+            phase=provision.MACHINE.phase(dest),
+            event=event, actor=actor, reason=reason, message=reason if source else "create edge-1", facts=facts, data=data,
             attempt=1 if event == "retry" else 0, definition=provision.MACHINE.definition_hash,
             prev_hash=out[-1]["hash"] if out else "", in_state_ms=None if after is None else after - offset,
         ).model_dump(mode="json")  # fmt: skip
@@ -54,11 +63,17 @@ def lines(count: int = len(STEPS)) -> list[dict[str, Any]]:
 def export(**more: Any) -> dict[str, Any]:
     """A whole export; *more* replaces keys of the operation in it."""
     history = lines()
+    made_by = provision.MACHINE.label
     whole = {
         "format": "mcpg-operation/2",
-        "operation": operation(history=history, transitions=len(history), **more),
+        "operation": operation(
+            history=history, transitions=len(history), started_at=rfc3339(AT), definition=made_by, **more
+        ),
         "row": {"state": "ready", "version": len(history), "head_hash": history[-1]["hash"]},
-        "inputs": {"spec": {"replicas": 2}},
+        "inputs": {
+            "spec": SPEC,
+            "configs": [{"version": 1, "raw_sha256": "7" * 64, "rendered_sha256": SPEC["config_hash"]}],
+        },
         "definitions": {provision.MACHINE.definition_hash: provision.MACHINE.definition()},
     }
     return Export.model_validate(whole).model_dump(mode="json")

@@ -172,3 +172,25 @@ def test_what_is_no_array_of_operations_is_not_a_control_plane(acme: Ctl, fake: 
     fake.says("GET", OPERATIONS, data(said))
     ran = acme("provision", "history")
     assert (ran.code, ran.out, "is not a control plane" in ran.err) == (6, "", True)
+
+
+def tries(actors: list[str]) -> list[dict[str, Any]]:
+    at = [{"seq": n, "event": "retry", "source": "applying", "dest": "applying"} for n in range(1, len(actors) + 1)]
+    words = {"engine": "no binary", "local": "tried again now by local"}
+    return [line | {"actor": actor, "reason": words[actor]} for line, actor in zip(at, actors, strict=True)]
+
+
+def test_what_a_person_did_is_never_left_out_between_attempts_and_counts_as_none() -> None:
+    lines = tries(["engine"] * 5 + ["local"] + ["engine"] * 6)
+    shown = history.steps(lines, None)
+    assert [row.split()[0] for row in shown[1:]] == ["1", "…", "4", "5", "6", "7", "…", "11", "12"]
+    assert ["2 more" in shown[2], "by local" in shown[5], "3 more" in shown[7]] == [True, True, True]
+    assert "12 transitions, 11 retries" in next(iter(history.tail({"id": OPERATION, "history": lines})))
+
+
+def test_of_one_gateway_alone(acme: Ctl, fake: Fake) -> None:
+    fake.says("GET", "/v1/operations", data([operation()]))
+    ran = acme("provision", "history", "--name", "edge-1", "-o", "name")
+    assert (ran.code, ran.out, fake.asked[0].query) == (0, f"{OPERATION}\n", "limit=20&org=acme&name=edge-1")
+    fake.says("GET", "/v1/operations", data([]))
+    assert acme("provision", "history", "--name", "edge-9").out == "no operations of edge-9 in acme\n"

@@ -154,3 +154,12 @@ def test_a_gateway_of_another_version_may_lack_a_field(acme: Ctl, fake: Fake, mi
     fake.says("GET", "/v1/instances/x", data(said))
     lines = (("list",), ("list", "-o", "wide"), ("show", "x"))
     assert [acme("instance", *argv).code for argv in lines] == [0, 0, 0]
+
+
+def test_where_a_replica_writes_is_shown(acme: Ctl, fake: Fake) -> None:
+    agent = {"replica": 1, "state": "online", "pid": 4711, "log": "/state/gateways/x/replica-1/log"}
+    fake.says(
+        "GET", "/v1/instances/edge", data({"instance_uid": "x", "name": "edge", "state": "online", "agents": [agent]})
+    )
+    shown = acme("instance", "show", "edge").out
+    assert "  log 1       /state/gateways/x/replica-1/log  pid 4711" in shown.splitlines()

@@ -78,7 +78,7 @@ MISTAKES = [
     "-x",
     "provision create --nmae edge-1",
     "--verbos provision history",
-    "provision history --name edge-1",
+    "provision history --title edge-1",
     "provision history acme",
     "provision history -- --org",
     "provision create --name",
@@ -86,6 +86,22 @@ MISTAKES = [
     "provision delete --yes=perhaps",
     "help frobnicate",
 ]
+
+
+MEANT = {  # what people try first, and the hint
+    "provision scale edge-1 3": "an update does it: mcpg-ctl provision create --name NAME --replicas N",
+    "op list": "did you mean: mcpg-ctl operation list",
+    "cluster decommission --name X": "mcpg-ctl cluster decommission ID      options: mcpg-ctl cluster decommission --help",
+    "cluster decommission X --yes": "mcpg-ctl cluster decommission ID --confirm NAME"
+    "      options: mcpg-ctl cluster decommission --help",
+    "operation show --name X": "mcpg-ctl operation show ID      options: mcpg-ctl operation show --help",
+}
+
+
+@pytest.mark.parametrize("typed", MEANT)
+def test_what_people_try_first_is_answered_with_what_does_it(ctl: Ctl, typed: str) -> None:
+    ran = ctl(*typed.split())
+    assert (ran.code, ran.err.splitlines()[-1]) == (2, f"hint:  {MEANT[typed]}")
 
 
 @pytest.mark.parametrize("typed", MISTAKES)

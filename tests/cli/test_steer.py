@@ -83,6 +83,20 @@ def test_what_goes_on_is_followed_to_its_end(acme: Ctl, fake: Fake, verb: str) -
     assert (ran.code, ran.json["phase"], fake.asked[0].body) == (0, "ready", {})
 
 
+@pytest.mark.parametrize("verb", ["resume", "retry"])
+def test_what_led_there_is_not_shown_again(acme: Ctl, fake: Fake, verb: str) -> None:
+    """From the line that a person wrote: not from the attempts that failed, and not from the beginning."""
+    lines = [line | {"event": "retry"} if line["seq"] in (3, 4) else line for line in steps()]
+    lines[2] |= {"actor": "local", "event": verb}
+    assert lines[3]["actor"] == "local"
+    lines[3] |= {"actor": "engine"}
+    fake.says("POST", f"{ONE}/{verb}", data(operation(running=True, state="applying", history=lines)))
+    fake.says("GET", f"{ONE}/events", stream(step(3, "applying", message="resumed"), step(4, "ready")))
+    fake.says("GET", ONE, data(operation()))
+    ran = acme("operation", verb, OPERATION)
+    assert (ran.code, fake.asked[1].headers["last-event-id"]) == (0, "2")
+
+
 def test_a_retry_of_what_failed_follows_the_new_operation(acme: Ctl, fake: Fake) -> None:
     new = operation(id=OPERATION, running=True, retry_of="op-old1")
     fake.says("POST", "/v1/operations/op-old1/retry", data(new))
@@ -125,6 +139,7 @@ def attempts(count: int) -> list[dict[str, Any]]:
     first, *rest = steps()
     made = [
         {**first, "seq": 1 + n, "source": "applying", "dest": "applying", "event": "retry", "attempt": n, "facts": {},
+         "actor": "engine",
          "message": f"attempt {n + 1} in {2**n} s: not yet", "reason": f"attempt {n + 1} in {2**n} s: not yet"}
         for n in range(1, count + 1)
     ]  # fmt: skip

@@ -225,3 +225,14 @@ async def test_a_deadline_that_passed_while_nobody_ran_is_still_kept(
 async def test_an_idle_engine_runs_nothing(on: Plane) -> None:
     await on.publish("edge-1")
     assert not on.engine._drivers
+
+
+async def test_how_an_operation_ended_stands_in_the_log(plane: Plane, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mcpg.engine")
+    ready = (await plane.publish("edge-1"))[-1]
+    failed = (await plane.publish("edge-2", region="mars-1"))[-1]
+    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("op-")]
+    assert [words[:60].partition(",")[0] for words in said] == [
+        f"{ready['operation_id']} create edge-1: ready", f"{failed['operation_id']} create edge-2: failed",
+    ]  # fmt: skip
+    assert said[1].endswith(failed["message"])

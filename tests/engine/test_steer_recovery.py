@@ -77,6 +77,7 @@ async def test_a_recovery_that_was_cancelled_is_retried(on: Plane, staged: Stage
     operation = await rests_in(on, "paused")
     await on.steer(operation["id"], "cancel")
     staged.doomed = set()
-    new = await on.steer(operation["id"], "retry")
+    new = await on.steer(operation["id"], "retry", "look again")
     assert (new["kind"], new["retry_of"]) == ("recover", operation["id"])
+    assert new["history"][0]["reason"].endswith("; asked for anew by local: look again")
     assert (await rests_in(on, "recovered"))["id"] == new["id"]

@@ -54,6 +54,15 @@ async def test_retry_of_a_create_that_failed_asks_for_the_very_same_anew(on: Pla
     assert (told["code"], told["title"]) == ("name_taken", f"{failed} cannot be retried: the name edge-1 is taken")
 
 
+async def test_the_reason_of_a_retry_stands_in_the_first_line_of_the_new_operation(
+    on: Plane, scripted: Scripted
+) -> None:
+    scripted.problems = [PermanentError("no")]
+    failed = (await on.publish("edge-1"))[-1]["operation_id"]
+    new = await on.steer(failed, "retry", "the disk is back")
+    assert (await on.operation(new["id"]))["history"][0]["reason"] == "asked for anew by local: the disk is back"
+
+
 async def test_two_retries_of_one_operation_are_one_new_operation(on: Plane, scripted: Scripted) -> None:
     scripted.problems = [PermanentError("no")]
     failed = (await on.publish("edge-1"))[-1]["operation_id"]

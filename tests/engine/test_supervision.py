@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mcpg.engine import rollcall, supervision
-from mcpg.engine.ports import Answer
+from mcpg.engine.ports import Answer, Exited
 from mcpg.machines import recovery
 from mcpg.machines.recovery import BRAKE, Event
 from mcpg.store import writes
@@ -150,6 +150,8 @@ async def test_ends_count_on_when_the_last_recovery_was_a_moment_ago(on: Plane, 
     operation = await rests_in(on, "paused", BRAKE - 1)
     assert story(operation) == ["request", "accept"]
     assert starts(staged) == BRAKE - 1
+    why = (operation["error"], operation["code"], operation["paused_in"])
+    assert why == (operation["history"][-1]["reason"], "gateway_exited", "requested")
 
 
 async def test_ends_of_long_ago_are_forgotten(on: Plane, staged: Staged) -> None:
@@ -372,3 +374,10 @@ class HeldDrain:
         self.entered.set()
         await self.go.wait()
         return int(await self._fleet.drain(instance_id))
+
+
+def test_a_process_that_ended_while_nobody_watched_has_no_pid_zero() -> None:
+    assert (
+        supervision._end(1, Exited("i", 1, 0, "signal 9", "")) == "replica 1 (pid not known any more) ended, signal 9"
+    )
+    assert supervision._end(1, Exited("i", 1, 7, "signal 9", "")) == "replica 1 (pid 7) ended, signal 9"

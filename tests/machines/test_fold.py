@@ -338,3 +338,13 @@ def test_an_upgrade_is_judged_history_by_history() -> None:
     assert judge(live, new, "confirming").verdict == "stuck"
     dead_end = foreign(moves=[m for m in provision.MACHINE.definition()["moves"] if m[0] != "paused"])
     assert judge(live, dead_end, "paused").verdict == "stuck"
+
+
+def test_an_order_of_a_person_to_try_again_is_no_retry() -> None:
+    book = Book(TABLES["provision"])
+    book.fire(provision.Event.ACCEPT).fire(provision.Event.RETRY)
+    last = book.lines[-1]
+    order = last._replace(seq=last.seq + 1, actor="local", prev_hash=last.hash)
+    lines = [*book.lines, order._replace(hash=entry_hash(SUBJECT, order))]
+    fold = replay(SUBJECT, lines, KNOWN)
+    assert (fold.divergence, fold.seq, fold.retries) == (None, 4, 1)

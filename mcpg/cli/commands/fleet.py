@@ -17,7 +17,8 @@ COMMANDS: tuple[Command, ...] = (
         "instance list",
         "mcpg.cli.instance:index",
         "gateways of every org, newest first",
-        about="Of one org alone where --org, MCPG_ORG or the context names it.",
+        about="Of one org alone where --org, MCPG_ORG or the context names it. -o name prints uids: a gateway that"
+        " enrolled itself has the uid it chose, and no name.",
         examples=(
             "mcpg-ctl instance list",
             "mcpg-ctl instance list --orphaned -o name",
@@ -178,7 +179,7 @@ COMMANDS: tuple[Command, ...] = (
         about="Refused while gateways run there; it need not be drained first. --force orphans them, after its name is"
         " typed: they run on, hold no room anywhere, and can be adopted or reaped.",
         examples=(
-            "mcpg-ctl cluster decommission --id 7f2e1a90",
+            "mcpg-ctl cluster decommission us-east-old",
             "mcpg-ctl cluster decommission us-east-old --force --dry-run",
             "mcpg-ctl cluster decommission us-east-old --force --confirm us-east-old",
         ),

@@ -27,7 +27,7 @@ COMMANDS: tuple[Command, ...] = (
         options=(
             ORG,
             Option("--running", "only those that are not over", kind="flag", default=False),
-            Option("--kind", "only of this kind: create, update, delete, adopt", metavar="KIND"),
+            Option("--kind", "only of this kind: create, update, delete, adopt, recover", metavar="KIND"),
             Option("--name", "only of the gateway with this name", metavar="SLUG", names="gateway"),
             Option("--limit", "how many operations", kind="int", metavar="N", default=20, low=1, high=1000),
             *CLIENT,

@@ -8,11 +8,12 @@ COMMANDS = (
         "provision create",
         "mcpg.cli.provision:create",
         "create or update a managed gateway",
-        about="Shows its ladder. The operation lives on the server: Ctrl-C leaves it running."
-        " With MCPG_ORG, MCPG_WORKSPACE and MCPG_ENV set, the place may be left out.",
+        about="Shows its ladder. The operation lives on the server: Ctrl-C leaves it running. Of a name that exists"
+        " it is an update: what is left out stays as it is, the config too.",
         examples=(
             "mcpg-ctl provision create --org acme --workspace prod --env us --name edge-1",
-            "mcpg-ctl provision create --name edge-1 --config gateway.yaml --replicas 2",
+            "mcpg-ctl provision create --name edge-1 --config gateway.yaml",
+            "mcpg-ctl provision create --name edge-1 --replicas 3",
             "mcpg-ctl provision create --name edge-1 --no-wait -o name",
             "mcpg-ctl provision create --name edge-1 --replicas 3 --dry-run",
         ),
@@ -60,7 +61,7 @@ COMMANDS = (
         "mcpg.cli.provision:delete",
         "tear a managed gateway down",
         about="Takes --name or --instance-uid, one of the two. Asks first. The operation lives on the server: Ctrl-C"
-        " leaves it running. With MCPG_ORG, MCPG_WORKSPACE and MCPG_ENV set, the place may be left out.",
+        " leaves it running.",
         examples=(
             "mcpg-ctl provision delete --name edge-1",
             "mcpg-ctl provision delete --instance-uid 019a3c1e",
@@ -91,10 +92,12 @@ COMMANDS = (
         examples=(
             "mcpg-ctl provision history --org acme",
             "mcpg-ctl provision history --org acme --verbose --limit 1",
+            "mcpg-ctl provision history --name edge-1 --verbose",
             "mcpg-ctl provision history --org acme -o jsonl",
         ),
         options=(
             ORG,
+            Option("--name", "only of the gateway with this name", metavar="SLUG", names="gateway"),
             Option("--verbose", "every transition of every operation", kind="flag", default=False, short="-v"),
             Option("--limit", "how many operations", kind="int", metavar="N", default=20, low=1, high=1000),
             *CLIENT,
