@@ -16,6 +16,7 @@ from mcpg.engine import adrift, supervision
 from mcpg.engine.agents import Agents
 from mcpg.engine.core import Core
 from mcpg.engine.driver import Driver
+from mcpg.engine.neighbours import refuse_another_directory
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited, Provisioner
 from mcpg.engine.sizes import Sizes
@@ -62,7 +63,12 @@ class Engine(Core):
     # ---- life
 
     async def start(self) -> None:
-        """Adopt what runs, then take every open operation that is ours, or nobody's: what ended before that is known then."""
+        """
+        Adopt what runs, then take every open operation that is ours, or nobody's: what ended before that is known then.
+
+        Raises Refused where gateways of this machine are kept in another directory (neighbours.py).
+        """
+        await refuse_another_directory(self.db, self.leases.me, self.clock(), shared=self.leases.shared)
         faults.reach("start:before:adopt")
         if self.provisioner is not None:
             await self.provisioner.start(self.on_exit)

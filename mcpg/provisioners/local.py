@@ -70,6 +70,11 @@ class Local:
         self._reserved: dict[tuple[str, int], socket.socket] = {}
         self._locks = Locks(self._shelf)
 
+    @property
+    def directory(self) -> Path:
+        """Where its gateways' files are, by its real name: two that share it say the same."""
+        return self._shelf.root.resolve()
+
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
         """
         Adopt what lives; report what ended meanwhile, and again what was reported and not started since: whoever was told

@@ -158,3 +158,9 @@ async def provisioners_since(db: Database, at: int) -> list[str]:
     """The provisioners of every control plane that was heard since *at*."""
     found: list[Any] = await db.rows("SELECT DISTINCT provisioner FROM replica WHERE seen_at>=?", at)
     return [r["provisioner"] for r in found]
+
+
+async def managed(db: Database) -> dict[str, str]:
+    """Name of every gateway that a provisioner runs and that is not deleted, by its id."""
+    found = await db.many("SELECT id,name FROM instance WHERE managed=1 AND deleted_at IS NULL ORDER BY name, id")
+    return {r["id"]: r["name"] for r in found}
