@@ -62,7 +62,7 @@ DRAIN_S = 0.5  # SIGTERM to the end of the last stream; what runs on gateways is
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What runs, for a banner and for `<state-dir>/server.json`."""
+    """What runs, for a banner and for `<state-dir>/server.json`. `gateway_path` is "" for our own agent, None without any."""
 
     bind: str
     http_url: str
@@ -75,6 +75,7 @@ class Started:
     auth_mode: str
     provisioner: str
     gateway: str
+    gateway_path: str | None
     pid: int
     start_ticks: int
     started_at: str
@@ -257,7 +258,8 @@ class ControlPlane:
             http_url=http_url, grpc_url=grpc_url, external_url=external, state_dir=str(s.state_dir),
             db_path=self.db.shown, replica=self.engine.epoch, version=__version__, auth_mode=s.auth_mode,
             provisioner=self.engine.provisioner_name,
-            gateway=provisioner.gateway_version if provisioner is not None else "none", pid=os.getpid(),
+            gateway=provisioner.gateway_version if provisioner is not None else "none",
+            gateway_path=provisioner.gateway_path if isinstance(provisioner, Local) else None, pid=os.getpid(),
             start_ticks=start_ticks(os.getpid()), started_at=rfc3339(datetime.now(UTC)),
         )  # fmt: skip
         meta = Meta(
