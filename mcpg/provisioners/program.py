@@ -21,7 +21,7 @@ log = logging.getLogger("mcpg.provisioners")
 
 
 class Program:
-    """*setting* is a path, or "" to find one. `version` and `path` are those of the last look; "" before, and while it is away."""
+    """*setting* is a path, or "" to find one. `version` and `path` are of the last look; "" while it is away."""
 
     def __init__(self, setting: str, cache_dirs: tuple[Path, ...]) -> None:
         self.version = self.path = ""
