@@ -55,7 +55,7 @@ class Engine(Core):
         self._patrol: asyncio.Task[None] | None = None
         db.writer.listeners.add(self._heard, self._heard_of_others)
         self.leases.driven = self._drivers.keys
-        self.leases.take = lambda row: self.take(Operation.of(row))
+        self.leases.take = lambda row: self.take(Operation.of(row), found=True)
         self.leases.drop = self._drop
         self.feed.looked_at = self._look_again
         self.feed.freed = self.leases.hurry
@@ -75,7 +75,7 @@ class Engine(Core):
         faults.reach("start:after:adopt")
         await self.reach.start()
         for row in await self.leases.start():
-            self.take(Operation.of(row))
+            self.take(Operation.of(row), found=True)
         faults.reach("start:after:takeover")
         self.aside(supervision.sweep(self))
         if self.leases.shared and self.provisioner is not None:
@@ -97,14 +97,14 @@ class Engine(Core):
         if self.provisioner is not None:
             await self.provisioner.stop()
 
-    def take(self, op: Operation) -> None:
+    def take(self, op: Operation, *, found: bool = False) -> None:
         """
         Drive *op* from where it is, unless this process does so already, the state is somebody else's to leave, or another
-        replica has it.
+        replica has it. *found*: nobody may have driven it for a while.
         """
         if op.id in self._drivers or op.state not in op.table.driven or self._stopping or not self.leases.holds(op):
             return
-        driver = Driver(self, op, self._ended)
+        driver = Driver(self, op, self._ended, found=found)
         driver.set_clock()
         self._drivers[op.id] = driver
         self._by_instance[op.instance_id] = op.id
