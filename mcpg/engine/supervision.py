@@ -11,7 +11,7 @@ drives a recovery (`restart`, `look`, `late`). The rules:
 * An end counts until the gateway has been up for ten soak times in one go: one that ends a moment after it was recovered
   goes on counting where it was. So a gateway that dies every 70 s is braked like one that dies at once.
 * A recovery that somebody cancelled leaves the gateway down: the engine starts nothing of it until it is published, or
-  that recovery is retried (`anew`).
+  that recovery is retried (`anew`). What is only being watched serves: a cancel ends the watch, and nothing else.
 """
 
 from __future__ import annotations
@@ -104,11 +104,10 @@ async def _begin(
     if not down:
         return None
     last = await reads.last_operation(engine.db, instance_id)
-    was = (last["machine"], last["state"]) if last is not None else ("", "")
-    if was == (recovery.MACHINE.name, State.CANCELLED.value) and retry_of is None:
+    if retry_of is None and await is_left_down(engine, last):
         return None
     is_stranded = down <= engine.stranded.get(instance_id, frozenset())
-    ends = 0 if is_stranded else 1 + await _remembered(engine, last)
+    ends = 0 if is_stranded else 1 + (await _remembered(engine, last) if retry_of is None else 0)
     why = f"replica {min(down)} dials a control plane that is gone" if is_stranded else _why(engine, row, down)
     operation_id, scope, name = short_id("op-"), scope_of(row), row["name"] or row["instance_uid"]
     digest = body_hash(scope, KIND, {"operation": operation_id})  # like no request
@@ -130,6 +129,27 @@ async def _begin(
         ]
     )  # fmt: skip
     return op
+
+
+async def is_left_down(engine: Core, last: Row | None) -> bool:
+    """Whether *last*, the newest operation of a gateway, is a recovery that was cancelled before the gateway served."""
+    if not _was(last, State.CANCELLED):
+        return False
+    assert last is not None  # noqa: S101 - it was
+    lines = await reads.history(engine.db, last["id"])
+    return lines[-1].source != State.WATCHING.value
+
+
+def _was(last: Row | None, state: State) -> bool:
+    return last is not None and (last["machine"], last["state"]) == (recovery.MACHINE.name, state.value)
+
+
+async def down(engine: Core, instance_id: str) -> frozenset[int]:
+    """The replicas of a gateway that should run and do not, as far as this control plane can see; none for one that is gone."""
+    row = await reads.find_instance(engine.db, instance_id)
+    if row is None or engine.provisioner is None or not engine.provisioner.observes:
+        return frozenset()
+    return await _down(engine, row)
 
 
 async def _down(engine: Core, row: Row) -> frozenset[int]:
@@ -159,8 +179,8 @@ def _end(number: int, exited: Exited | None) -> str:
 
 
 async def _remembered(engine: Core, last: Row | None) -> int:
-    """The ends of a recovery that ended well only a moment ago: they still count."""
-    if last is None or (last["machine"], last["state"]) != (recovery.MACHINE.name, State.RECOVERED.value):
+    """The ends of a recovery that ended well only a moment ago, or whose watch somebody ended: they still count."""
+    if last is None or not (_was(last, State.RECOVERED) or _was(last, State.CANCELLED)):
         return 0
     if engine.clock() - (last["finished_at"] or 0) > REMEMBERED_SOAKS * soak_s(engine) * 1e6:
         return 0
