@@ -172,8 +172,8 @@ async def cancelled_last(db: Database, machine: str) -> list[Row]:
     `instance_uid`.
     """
     return await db.many(
-        "SELECT o.*,i.instance_uid FROM operation o JOIN instance i ON i.id=o.instance_id"
-        " WHERE o.machine=? AND o.state='cancelled' AND i.deleted_at IS NULL AND i.managed=1 AND i.orphaned_at IS NULL AND i.operation_id IS NULL"
+        "SELECT o.*,i.instance_uid FROM operation o JOIN instance i ON i.id=o.instance_id WHERE o.machine=?"
+        " AND o.state='cancelled' AND i.deleted_at IS NULL AND i.managed=1 AND i.orphaned_at IS NULL AND i.operation_id IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM operation n WHERE n.instance_id=o.instance_id AND (n.created_at>o.created_at OR"
         " (n.created_at=o.created_at AND n.id>o.id))) ORDER BY o.finished_at, o.id", machine,
     )  # fmt: skip
