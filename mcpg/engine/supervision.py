@@ -124,7 +124,7 @@ async def _begin(
             writes.occupy_instance(row["id"], op.id, name),
             Fire(
                 recovery.MACHINE, op.id, Event.ACCEPT, actor, facts=facts, reason=words, data=more,
-                within_s=pause_s(ends), claim=engine.leases.claim,
+                within_s=_within_s(ends), claim=engine.leases.claim,
             ),
         ]
     )  # fmt: skip
@@ -210,6 +210,11 @@ def pause_s(ends: int) -> float:
     return min(recovery.LONGEST_PAUSE_S, 2.0 ** min(ends - 2, 30) * random.uniform(0.75, 1.25))  # noqa: S311
 
 
+def _within_s(ends: int) -> float | None:
+    """How long the state may take that an end leads to: its pause; what is braked waits for an operator, for ever."""
+    return None if recovery.crash_loop(recovery.Seen(ends=ends)) else pause_s(ends)
+
+
 def soak_s(engine: Core) -> float:
     return engine.timeout(recovery.MACHINE, State.WATCHING.value) or recovery.SOAK_S
 
@@ -230,7 +235,7 @@ async def _again(engine: Core, op: Operation, event: Event, why: str, data: dict
     ends = ends_of(await reads.history(engine.db, op.id)) + 1
     facts = recovery.Seen(ends=ends, replicas=op.spec["replicas"])
     words, more = _told(engine, op, ends, why)
-    return Outcome(event, facts=facts, reason=words, data=data | more, within_s=pause_s(ends))
+    return Outcome(event, facts=facts, reason=words, data=data | more, within_s=_within_s(ends))
 
 
 # ---- the work and the waits of a recovery

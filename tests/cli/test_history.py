@@ -172,3 +172,16 @@ def test_what_is_no_array_of_operations_is_not_a_control_plane(acme: Ctl, fake: 
     fake.says("GET", OPERATIONS, data(said))
     ran = acme("provision", "history")
     assert (ran.code, ran.out, "is not a control plane" in ran.err) == (6, "", True)
+
+
+def test_the_time_spent_so_far_counts_the_state_it_is_in() -> None:
+    lines = [
+        {"dest": "requested", "offset_ms": 0.0, "in_state_ms": 1000.0},
+        {"dest": "waiting", "offset_ms": 1000.0, "in_state_ms": 9000.0},
+        {"dest": "paused", "offset_ms": 10_000.0, "in_state_ms": None},
+    ]
+    operation = {"running": True, "duration_ms": 178_000.0, "history": lines}
+    *_, last = history.tail(operation)
+    assert last == "  2m58s in all: requested 1.0s · waiting 9.0s · paused 2m48s"
+    *_, last = history.tail(operation | {"running": False})
+    assert last == "  10s in all: requested 1.0s · waiting 9.0s"
