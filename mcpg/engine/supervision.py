@@ -223,9 +223,9 @@ def _told(engine: Core, op: Operation, ends: int, why: str) -> tuple[str, dict[s
     """Words and data of a line that counts an end."""
     if not recovery.crash_loop(recovery.Seen(ends=ends)):
         return why, {"ends": ends}
-    words = (
-        f"it ended {ends} times and was not up for {soak_s(engine) * REMEMBERED_SOAKS:g} s in one go; the last: {why}"
-    )
+    up_s = soak_s(engine) * REMEMBERED_SOAKS
+    up = f"{up_s / 60:g} min" if up_s >= 60 else f"{up_s:g} s"
+    words = f"it ended {ends} times (an end counts until it is up for {up} in one go); the last: {why}"
     hint = f"mcpg-ctl operation resume {op.id}      or publish {op.name} with a config that keeps it up, or delete it"
     return words, {"ends": ends, "code": "gateway_exited", "hint": hint}
 
