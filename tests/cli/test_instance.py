@@ -154,3 +154,23 @@ def test_a_gateway_of_another_version_may_lack_a_field(acme: Ctl, fake: Fake, mi
     fake.says("GET", "/v1/instances/x", data(said))
     lines = (("list",), ("list", "-o", "wide"), ("show", "x"))
     assert [acme("instance", *argv).code for argv in lines] == [0, 0, 0]
+
+
+def test_some_of_the_replicas_serve(acme: Ctl, fake: Fake) -> None:
+    """The state is the worst replica's; how many are online stands beside it, unless all or none are."""
+    agents = [{"id": "a-1", "replica": 1, "state": "online"}, {"id": "a-2", "replica": 2, "state": "departed"}]
+    half = instance(
+        state="departed",
+        replicas=2,
+        agents=agents,
+        operation_kind="recover",
+        operation_phase="paused",
+        operation_id=OPERATION,
+    )
+    none = instance(state="departed", replicas=1, agents=agents[1:])
+    fake.says("GET", "/v1/instances", data([half, none]))
+    _, first, second = acme("instance", "list").out.splitlines()
+    assert "  departed, 1/2 online (paused)  " in first
+    assert "  departed  " in second
+    fake.says("GET", "/v1/instances/019a3c1e", data(half))
+    assert acme("instance", "show", "019a3c1e").out.splitlines()[0].endswith("  departed, 1/2 online")
