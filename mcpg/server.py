@@ -38,6 +38,7 @@ from mcpg.engine.loop import Engine
 from mcpg.engine.ports import Provisioner
 from mcpg.engine.seed import seed
 from mcpg.errors import McpgError, Usage
+from mcpg.host.boxes import this_machine
 from mcpg.machines import TABLES, provision, recovery
 from mcpg.machines.table import Table
 from mcpg.present import Live
@@ -61,7 +62,7 @@ DRAIN_S = 0.5  # SIGTERM to the end of the last stream; what runs on gateways is
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What runs, for a banner and for `<state-dir>/server.json`."""
+    """What runs, for a banner and for `<state-dir>/server.json`. `gateway_path` is "" for our own agent, None without any."""
 
     bind: str
     http_url: str
@@ -74,6 +75,7 @@ class Started:
     auth_mode: str
     provisioner: str
     gateway: str
+    gateway_path: str | None
     pid: int
     start_ticks: int
     started_at: str
@@ -215,11 +217,12 @@ class ControlPlane:
         tokens = await InstanceTokens.load(self.db, now_us)
         grpc_port = await self._reserve_grpc(grpc_host, grpc_port)
         grpc_url = s.external_grpc_url.rstrip("/") or f"http://{_url_host(grpc_host)}:{grpc_port}"
-        provisioner = self._given or self._provisioner(grpc_url)
         shared = self.db.shared if self._shared is None else self._shared
+        provisioner = self._given or self._provisioner(grpc_url, is_shared=shared)
         me = Myself(
             lease.replica_id(s.state_dir), new_epoch(), socket.gethostname(), os.getpid(), __version__, external, grpc_url,
-            provisioner.name if provisioner is not None else "none",
+            provisioner.name if provisioner is not None else "none", this_machine(),
+            str(provisioner.directory) if isinstance(provisioner, Local) else "",
         )  # fmt: skip
         self.engine = Engine(
             self.db, provisioner, timeout=timeout, sizes=sizes.parse(s.size_classes), me=me, shared=shared
@@ -255,7 +258,8 @@ class ControlPlane:
             http_url=http_url, grpc_url=grpc_url, external_url=external, state_dir=str(s.state_dir),
             db_path=self.db.shown, replica=self.engine.epoch, version=__version__, auth_mode=s.auth_mode,
             provisioner=self.engine.provisioner_name,
-            gateway=provisioner.gateway_version if provisioner is not None else "none", pid=os.getpid(),
+            gateway=provisioner.gateway_version if provisioner is not None else "none",
+            gateway_path=provisioner.gateway_path if isinstance(provisioner, Local) else None, pid=os.getpid(),
             start_ticks=start_ticks(os.getpid()), started_at=rfc3339(datetime.now(UTC)),
         )  # fmt: skip
         meta = Meta(
@@ -291,7 +295,7 @@ class ControlPlane:
             found: int = probe.getsockname()[1]
             return found
 
-    def _provisioner(self, grpc_url: str) -> Provisioner | None:
+    def _provisioner(self, grpc_url: str, *, is_shared: bool) -> Provisioner | None:
         s = self._settings
         match s.provisioner:
             case "none":
@@ -304,7 +308,7 @@ class ControlPlane:
                     if s.gateways_dir
                     else s.state_dir / "gateways",
                     grpc_url=grpc_url, gateway_bin=s.gateway_bin, stop_grace_s=s.stop_grace_s,
-                    is_shared=bool(s.gateways_dir),
+                    is_shared=is_shared or bool(s.gateways_dir),
                 )  # fmt: skip
 
     async def _stop_http(self) -> None:

@@ -104,7 +104,8 @@ class Server(_Tree):
     gateway_bin: str = Field(
         "",
         validation_alias=cp_env("GATEWAY_BIN"),
-        description="path of the gateway binary; empty: `mcpg` on PATH, then the project cache, then our own agent",
+        description="path of the gateway binary; empty: chosen at the start: `mcpg` on PATH, then the project cache, then our"
+        " own agent",
     )
     gateways_dir: str = Field(
         "",

@@ -142,6 +142,9 @@ def tail(operation: Operation) -> Iterable[str]:
         if each.get("in_state_ms") is not None:
             state = str(each.get("dest") or "")
             totals[state] = totals.get(state, 0.0) + float(each["in_state_ms"])
+    if operation.get("running") and lines and operation.get("duration_ms") is not None:  # the state it is in counts too
+        state, since = str(lines[-1].get("dest") or ""), float(lines[-1].get("offset_ms") or 0)
+        totals[state] = totals.get(state, 0.0) + max(float(operation["duration_ms"]) - since, 0.0)
     yield from spent(totals)
 
 

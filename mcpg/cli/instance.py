@@ -52,7 +52,7 @@ def show(line: Line) -> int:
         values.output,
         found,
         table=lambda: [
-            render.clean("  ".join(filter(None, (*of(found, "name"), where(found, fleet=True), *of(found, "state"))))),
+            render.clean("  ".join(filter(None, (*of(found, "name"), where(found, fleet=True), _state(found))))),
             *render.columns(list(_facts(found, now)), width=width, indent=2),
             *_agents(found, now, width),
         ],
@@ -98,13 +98,20 @@ def _row(found: Instance, now: float) -> Row:
     return (
         str(found.get("name") or found.get("instance_uid", "")),
         where(found, fleet=True),
-        f"{found.get('state', '')}{_recovery(found)}",
+        f"{_state(found)}{_recovery(found)}",
         str(found.get("cluster") or "–") + orphan,
         *of(found, "replicas"),
         str(found.get("version") or "–"),
         _age(found, "last_seen_at", now),
         _age(found, "created_at", now),
     )
+
+
+def _state(found: Instance) -> str:
+    """The gateway's state, which is its worst replica's; where others are online, how many: `departed, 1/2 online`."""
+    online = sum(agent.get("state") == "online" for agent in found.get("agents") or [])
+    total = int(found.get("replicas") or 0)
+    return f"{found.get('state', '')}{f', {online}/{total} online' if 0 < online < total else ''}"
 
 
 def _recovery(found: Instance) -> str:

@@ -72,7 +72,7 @@ SERVER = (
     ),
     Option(
         "--gateway-bin",
-        "path of the gateway binary; empty: `mcpg` on PATH, then the project cache, then our own agent",
+        "path of the gateway binary; empty: chosen at the start: `mcpg` on PATH, then the project cache, then our own agent",
         metavar="PATH",
         env=_cp("GATEWAY_BIN"),
     ),

@@ -30,6 +30,7 @@ class Need(NamedTuple):
 
 
 NOTHING = Need(0)
+UNREACHABLE = "unreachable "  # how such a refusal begins
 
 
 class Room(NamedTuple):
@@ -73,6 +74,11 @@ class Refusal:
 
     reasons: tuple[tuple[str, str], ...]
 
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether some cluster might take it that cannot be reached now."""
+        return any(why.startswith(UNREACHABLE) for _, why in self.reasons)
+
     def __str__(self) -> str:
         return " · ".join(f"{name}: {why}" for name, why in self.reasons) or "no cluster is registered"
 
@@ -96,7 +102,7 @@ def why_no_more(room: Room, need: Need) -> str:
 def _why_not_now(room: Room) -> str:
     if room.state != REGISTERED:
         return room.state
-    return f"unreachable {room.unreachable}" if room.unreachable else ""
+    return f"{UNREACHABLE}{room.unreachable}" if room.unreachable else ""
 
 
 def _why_too_full(room: Room, need: Need) -> str:

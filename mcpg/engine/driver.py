@@ -4,6 +4,9 @@ One task drives one operation, from the state it is in to the one it rests in. M
 Work is done with no transaction open, and its outcome raised as an event; a wait ends on evidence or at its deadline. Work
 that fails in a way that may pass is tried again inside the state's deadline (attempts.py); who moves the row while work
 runs, e.g. cancels it, interrupts it, and what comes next begins when it has ended.
+
+A row that is found, after a restart or a lease that ran out, may be past its deadline while what it asks for was done long
+ago. So one attempt is made first, which finds that: effects are idempotent. If it fails, the deadline counts at once.
 """
 
 from __future__ import annotations
@@ -31,18 +34,23 @@ log = logging.getLogger("mcpg.engine")
 
 TROUBLE_CAP_S = 30.0
 WORK = {**EFFECTS, "compensate": compensate, "restart": supervision.restart}
+FIRST_S = 10.0  # for the first attempt at work that was found, however little of its time is left
 LOOK_AGAIN_S = 1.0  # for evidence that came to another replica, if its word of that was lost
 
 
 class Driver:
-    """One operation under way in this process. `heard` is the newest version that a journal line told of."""
+    """
+    One operation under way in this process. `heard` is the newest version that a journal line told of. *found*: its row was,
+    and nobody may have driven it for a while.
+    """
 
-    def __init__(self, engine: Core, op: Operation, ended: Callable[[Driver], None]) -> None:
+    def __init__(self, engine: Core, op: Operation, ended: Callable[[Driver], None], *, found: bool = False) -> None:
         self._engine = engine
         self._ended = ended
         self.op = op
         self.wake = Bell()
         self.heard = 0
+        self._found = found
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -75,11 +83,11 @@ class Driver:
 
     async def _turn(self) -> bool:
         """One state's work or wait, and its event. False when the state belongs to somebody else."""
-        op = self.op
+        op, first, self._found = self.op, FIRST_S if self._found else 0.0, False
         try:
             match op.table.rests[op.table.states(op.state)]:
                 case Work() as rest:
-                    outcome: Outcome | None = await self._work(rest)
+                    outcome: Outcome | None = await self._work(rest, first)
                 case Wait() as rest:
                     outcome = await self._watch(rest)
                 case _:
@@ -153,7 +161,7 @@ class Driver:
             allowed = engine.timeout(op.table, op.state)
             op.ends = asyncio.get_running_loop().time() + (left if allowed is None else min(left, allowed))
 
-    def found(self) -> None:
+    def allow_for_absence(self) -> None:
         """
         Taken up as another process left it. Silence is counted from when we listen: a wait for agents whose deadline passed
         while nobody looked ends when they could have come back. What is stored stays.
@@ -170,21 +178,27 @@ class Driver:
         """Seconds to the state's deadline; None without one."""
         return None if self.op.ends is None else max(0.0, self.op.ends - asyncio.get_running_loop().time())
 
-    async def _work(self, rest: Work) -> Outcome | None:
-        """One attempt at a state's work, when it is due. None: somebody else moved the row, and the work was interrupted."""
+    async def _work(self, rest: Work, first: float) -> Outcome | None:
+        """
+        One attempt at a state's work, when it is due; it has *first* seconds even past the deadline. None: somebody else
+        moved the row, and the work was interrupted.
+        """
         op = self.op
         if op.due is not None:
+            first = 0.0 if self.left() != 0.0 else first  # it is only waited for, as before
             await self._until(None, op.due - asyncio.get_running_loop().time())
         for other in list(
             self._engine.at_work.get(op.instance_id, ())
         ):  # to undo what is still being done would undo nothing
             await self._until(other, None)
-        if self.is_overtaken or self.left() == 0.0:
+        if self._engine.at_work.get(op.instance_id):
+            first = 0.0  # it was waited for as long as the state may take
+        if self.is_overtaken or (self.left() == 0.0 and not first):
             busy = "work that was interrupted has not ended yet" if self._engine.at_work.get(op.instance_id) else ""
             return None if self.is_overtaken else await self._late(rest, busy)
         work = self._begin(rest)
         try:
-            await self._until(work, None)
+            await self._until_done(work, first)
             if work.cancelled():
                 stopped = TemporaryError(f"{rest.effect} was interrupted", cause="by itself: nobody asked for that")
                 return again(op, stopped, self._engine.backoff, self.left())
@@ -227,6 +241,16 @@ class Driver:
                 break
         if work is not None:
             work.remove_done_callback(wake)
+
+    async def _until_done(self, work: asyncio.Future[Outcome], first: float) -> None:
+        """As `_until`, with *first* seconds at least."""
+        ends = self.op.ends
+        if ends is not None:
+            self.op.ends = max(ends, asyncio.get_running_loop().time() + first)
+        try:
+            await self._until(work, None)
+        finally:
+            self.op.ends = ends
 
     def _begin(self, rest: Work) -> asyncio.Future[Outcome]:
         """The effect as a task of its own. Until it has ended, no other work begins on its gateway."""

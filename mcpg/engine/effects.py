@@ -36,7 +36,9 @@ async def reserve(engine: Core, op: Operation) -> Outcome:
     chosen, more = await choose(engine, held, op.spec, op.cluster_id)
     if isinstance(chosen, allocator.Refusal):
         held_in = chosen.reasons[0][0] if held else ""
-        return _no_capacity(engine, op, chosen, room_hint(op.spec, held_in=held_in, is_pinned=bool(op.cluster_id)))
+        return _no_capacity(
+            engine, op, chosen, room_hint(op.spec, chosen, held_in=held_in, is_pinned=bool(op.cluster_id))
+        )
     after = chosen.gateways_used + more.places
     orphan: dict[str, Any] = {}
     if held is None and op.previous is not None:  # it exists and holds nothing: its cluster was taken away
@@ -88,8 +90,13 @@ async def choose(
     return (allocator.Refusal(((room.name, why),)) if why else room), more
 
 
-def room_hint(spec: dict[str, Any], *, held_in: str = "", is_pinned: bool = False) -> str:
-    """The way on for *spec* where no cluster takes it. Who holds room somewhere (*held_in*) stays there."""
+def room_hint(spec: dict[str, Any], refusal: allocator.Refusal, *, held_in: str = "", is_pinned: bool = False) -> str:
+    """
+    The way on for *spec* where no cluster takes it. Who holds room somewhere (*held_in*) stays there. A cluster that cannot
+    be reached is mended first: more of them would not help.
+    """
+    if refusal.is_unreachable:
+        return "what is wrong, and since when: mcpg-ctl cluster health, mcpg-ctl doctor; then ask again"
     if held_in:
         return f"ask for fewer replicas or a smaller --size; what there is: mcpg-ctl cluster show {held_in}"
     if is_pinned:

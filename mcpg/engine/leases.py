@@ -99,9 +99,14 @@ class Leases:
     # ---- life
 
     async def start(self) -> list[Row]:
-        """Be known, and take what is ours: the rows to drive. The state directory's lock is held."""
+        """
+        Be known, and take what is ours: the rows to drive. The state directory's lock is held. Raises Refused, having
+        written nothing, where another that starts on this machine keeps its gateways in another directory.
+        """
         began, now = time.monotonic(), self._clock()
         introduced = lease.introduce(self.me, now, self._until(now), self._db.clock_sql)
+        if self.shared and self.me.gateways_dir:
+            introduced = (lease.agrees(self.me, self._db.clock_sql), *introduced)
         if not self.shared:
             await self._db.writer.execute(*introduced, lease.take_all(self.epoch, self._until(now)))
             return await reads.open_operations(self._db)

@@ -17,6 +17,7 @@ from mcpg.engine.agents import Agents
 from mcpg.engine.attempts import PAUSED
 from mcpg.engine.core import Core
 from mcpg.engine.driver import Driver
+from mcpg.engine.neighbours import refuse_another_directory
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited, Provisioner
 from mcpg.engine.sizes import Sizes
@@ -63,7 +64,12 @@ class Engine(Core):
     # ---- life
 
     async def start(self) -> None:
-        """Adopt what runs, then take every open operation that is ours, or nobody's: what ended before that is known then."""
+        """
+        Adopt what runs, then take every open operation that is ours, or nobody's: what ended before that is known then.
+
+        Raises Refused where gateways of this machine are kept in another directory (neighbours.py).
+        """
+        await refuse_another_directory(self.db, self.leases.me, shared=self.leases.shared)
         faults.reach("start:before:adopt")
         if self.provisioner is not None:
             await self.provisioner.start(self.on_exit)
@@ -99,10 +105,10 @@ class Engine(Core):
         """
         if op.id in self._drivers or op.state not in op.table.driven or self._stopping or not self.leases.holds(op):
             return
-        driver = Driver(self, op, self._ended)
+        driver = Driver(self, op, self._ended, found=found)
         driver.set_clock()
         if found:
-            driver.found()
+            driver.allow_for_absence()
         self._drivers[op.id] = driver
         self._by_instance[op.instance_id] = op.id
         driver.task = asyncio.get_running_loop().create_task(driver.run(), name=f"drive {op.id}")

@@ -92,8 +92,11 @@ class Provisioner(Protocol):
     """Where gateways run. `name` is what clusters name it by; `observes` says which evidence it can give."""
 
     name: str
-    gateway_version: str
     observes: bool  # False: nothing enrols and nothing answers (the no-op provisioner)
+
+    @property
+    def gateway_version(self) -> str:
+        """What a gateway that is started now runs, for people; "" when that is not known."""
 
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
         """Find what runs already and watch it; call `on_exit` for each end seen, also for those missed meanwhile."""

@@ -233,7 +233,7 @@ async def plan(engine: Core, scope: Scope, wish: Publish) -> Plan:
     held = await reads.find_reservation(engine.db, holder["id"]) if holder else None
     chosen, _ = await effects.choose(engine, held, spec)
     if isinstance(chosen, Refusal):
-        hint = effects.room_hint(spec, held_in=holder["cluster"] if holder and held else "")
+        hint = effects.room_hint(spec, chosen, held_in=holder["cluster"] if holder and held else "")
         raise NoCapacity(f"no cluster can take {wish.name}", cause=str(chosen), hint=hint)
     engine.rooms.changed(chosen.id)  # nothing is taken
     before = Need(held["places"], held["cpu_millicores"], held["memory_bytes"]) if held else NOTHING

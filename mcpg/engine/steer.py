@@ -60,7 +60,8 @@ async def cancel_plan(engine: Core, operation_id: str) -> CancelPlan:
     row = await _row(engine, operation_id)
     dest = _cancelled_to(engine, row)
     if dest != COMPENSATING:
-        return CancelPlan(dest, _STAYS.get(row["machine"], "nothing was begun"), [])
+        words = _WATCHED if _is_watched(row) else _STAYS.get(row["machine"], "nothing was begun")
+        return CancelPlan(dest, words, [])
     steps = plan(Operation.of(row), await reads.history(engine.db, operation_id))
     words = "what it did is taken back, newest first" if steps else "nothing was begun, so nothing is taken back"
     return CancelPlan(dest, words, steps)
@@ -68,8 +69,14 @@ async def cancel_plan(engine: Core, operation_id: str) -> CancelPlan:
 
 _STAYS = {
     teardown.MACHINE.name: "nothing was stopped yet: the gateway stays",
-    recovery.MACHINE.name: "the gateway is left as it is, and not started again until it is published or this is retried",
+    recovery.MACHINE.name: "the gateway is left as it is: whatever of it ends, now or later, is not started again until it is"
+    " published or this is retried",
 }
+_WATCHED = "every replica serves: it is not watched any longer, and is brought back as before when it ends"
+
+
+def _is_watched(row: Row) -> bool:
+    return (row["machine"], row["state"]) == (recovery.MACHINE.name, recovery.State.WATCHING.value)
 
 
 async def _decided(engine: Core, operation_id: str, decide: Callable[[Row], Awaitable[str]]) -> str:
@@ -124,7 +131,7 @@ async def _cancel(engine: Core, row: Row, actor: str, reason: str) -> str:
     if dest in TABLES[row["machine"]].final_values:
         sets |= ended(engine, words, "cancelled")
         also = (writes.end_operation(row["instance_id"]),)
-        if row["machine"] == recovery.MACHINE.name:
+        if row["machine"] == recovery.MACHINE.name and not _is_watched(row):
             left = f"left down, {words}; it is started again by: mcpg-ctl operation retry {row['id']}, or a publish"
             also += (writes.left_down(row["instance_id"], left),)
     await _fire(

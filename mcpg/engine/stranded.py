@@ -1,6 +1,7 @@
 """
-What nobody looks after, though somebody should: open operations that no control plane drives, and gateways that dial one
-that is gone. Read from leases, heartbeats and processes, each with since when that is so. Called by mcpg/api/replicas.py.
+What nobody looks after, though somebody should: open operations that no control plane drives, gateways that dial one that is
+gone, and those that are not brought back because their recovery was cancelled. Read from leases, heartbeats, processes and the
+journal, each with since when that is so. Called by mcpg/api/replicas.py.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from mcpg.engine import supervision
 from mcpg.engine.adrift import STRANDED_S
 from mcpg.engine.core import Core
+from mcpg.machines import recovery
 from mcpg.store import reads, verify
 
 UNDRIVEN_S: Final = 15.0  # a lease that is over is taken at the next sweep, a second later
@@ -28,8 +31,8 @@ class Stranded:
 
 
 async def stranded(engine: Core) -> list[Stranded]:
-    """Both kinds, the longest first. Of gateways those alone that this control plane could start."""
-    found = [*await _operations(engine), *await _gateways(engine)]
+    """All kinds, the longest first. Of gateways that dial nobody those alone that this control plane could start."""
+    found = [*await _operations(engine), *await _gateways(engine), *await _left_down(engine)]
     return sorted(found, key=lambda each: (each.since, each.subject))
 
 
@@ -68,4 +71,18 @@ async def _gateways(engine: Core) -> list[Stranded]:
         words = f"{row['name']} ({who}) dials {urls}, where no control plane lives; started anew after {STRANDED_S:g} s of that"
         uid = row["instance_uid"]
         out.append(Stranded("gateway", uid, words, since, f"mcpg-ctl instance show {uid}"))
+    return out
+
+
+async def _left_down(engine: Core) -> list[Stranded]:
+    """Gateways whose newest operation is a recovery that was cancelled while something of them was down."""
+    out = []
+    for row in await verify.cancelled_last(engine.db, recovery.MACHINE.name):
+        if not await supervision.is_left_down(engine, row):
+            continue
+        is_down = bool(await supervision.down(engine, row["instance_id"]))
+        words = f"{row['name']} is not supervised: its recovery {row['id']} was {row['error'] or 'cancelled'}"
+        words += "; a replica of it is down" if is_down else "; whatever of it ends stays down"
+        hint = f"mcpg-ctl operation retry {row['id']}" if is_down else f"mcpg-ctl provision create --name {row['name']}"
+        out.append(Stranded("gateway", row["instance_uid"], words, row["finished_at"], hint))
     return out

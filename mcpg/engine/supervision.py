@@ -12,7 +12,7 @@ drives a recovery (`restart`, `look`, `late`). The rules:
   goes on counting where it was. So a gateway that dies every 70 s is braked like one that dies at once.
 * Recovered is who runs and answers at the end of the watch (`_unanswering`); what runs and does not answer counts as ended.
 * A recovery that somebody cancelled leaves the gateway down: the engine starts nothing of it until it is published, or
-  that recovery is retried (`anew`).
+  that recovery is retried (`anew`). What is only being watched serves: a cancel ends the watch, and nothing else.
 """
 
 from __future__ import annotations
@@ -108,11 +108,10 @@ async def _begin(
     if not down:
         return None
     last = await reads.last_operation(engine.db, instance_id)
-    was = (last["machine"], last["state"]) if last is not None else ("", "")
-    if was == (recovery.MACHINE.name, State.CANCELLED.value) and retry_of is None:
+    if retry_of is None and await is_left_down(engine, last):
         return None
     is_stranded = down <= engine.stranded.get(instance_id, frozenset())
-    ends = 0 if is_stranded else 1 + await _remembered(engine, last)
+    ends = 0 if is_stranded else 1 + (await _remembered(engine, last) if retry_of is None else 0)
     why = f"replica {min(down)} dials a control plane that is gone" if is_stranded else _why(engine, row, down)
     operation_id, scope, name = short_id("op-"), scope_of(row), row["name"] or row["instance_uid"]
     digest = body_hash(scope, KIND, {"operation": operation_id})  # like no request
@@ -130,11 +129,32 @@ async def _begin(
             writes.occupy_instance(row["id"], op.id, name),
             Fire(
                 recovery.MACHINE, op.id, Event.ACCEPT, actor, facts=facts, reason=words, data=more,
-                sets=paused, within_s=pause_s(ends), claim=engine.leases.claim,
+                sets=paused, within_s=_within_s(ends), claim=engine.leases.claim,
             ),
         ]
     )  # fmt: skip
     return op
+
+
+async def is_left_down(engine: Core, last: Row | None) -> bool:
+    """Whether *last*, the newest operation of a gateway, is a recovery that was cancelled before the gateway served."""
+    if not _was(last, State.CANCELLED):
+        return False
+    assert last is not None  # noqa: S101 - it was
+    lines = await reads.history(engine.db, last["id"])
+    return lines[-1].source != State.WATCHING.value
+
+
+def _was(last: Row | None, state: State) -> bool:
+    return last is not None and (last["machine"], last["state"]) == (recovery.MACHINE.name, state.value)
+
+
+async def down(engine: Core, instance_id: str) -> frozenset[int]:
+    """The replicas of a gateway that should run and do not, as far as this control plane can see; none for one that is gone."""
+    row = await reads.find_instance(engine.db, instance_id)
+    if row is None or engine.provisioner is None or not engine.provisioner.observes:
+        return frozenset()
+    return await _down(engine, row)
 
 
 async def _down(engine: Core, row: Row) -> frozenset[int]:
@@ -164,8 +184,8 @@ def _end(number: int, exited: Exited | None) -> str:
 
 
 async def _remembered(engine: Core, last: Row | None) -> int:
-    """The ends of a recovery that ended well only a moment ago: they still count."""
-    if last is None or (last["machine"], last["state"]) != (recovery.MACHINE.name, State.RECOVERED.value):
+    """The ends of a recovery that ended well only a moment ago, or whose watch somebody ended: they still count."""
+    if last is None or not (_was(last, State.RECOVERED) or _was(last, State.CANCELLED)):
         return 0
     if engine.clock() - (last["finished_at"] or 0) > REMEMBERED_SOAKS * soak_s(engine) * 1e6:
         return 0
@@ -195,6 +215,11 @@ def pause_s(ends: int) -> float:
     return min(recovery.LONGEST_PAUSE_S, 2.0 ** min(ends - 2, 30) * random.uniform(0.75, 1.25))  # noqa: S311
 
 
+def _within_s(ends: int) -> float | None:
+    """How long the state may take that an end leads to: its pause; what is braked waits for an operator, for ever."""
+    return None if recovery.crash_loop(recovery.Seen(ends=ends)) else pause_s(ends)
+
+
 def soak_s(engine: Core) -> float:
     return engine.timeout(recovery.MACHINE, State.WATCHING.value) or recovery.SOAK_S
 
@@ -203,9 +228,9 @@ def _told(engine: Core, op: Operation, ends: int, why: str) -> tuple[str, dict[s
     """Words and data of a line that counts an end."""
     if not recovery.crash_loop(recovery.Seen(ends=ends)):
         return why, {"ends": ends}
-    words = (
-        f"it ended {ends} times and was not up for {soak_s(engine) * REMEMBERED_SOAKS:g} s in one go; the last: {why}"
-    )
+    up_s = soak_s(engine) * REMEMBERED_SOAKS
+    up = f"{up_s / 60:g} min" if up_s >= 60 else f"{up_s:g} s"
+    words = f"it ended {ends} times (an end counts until it is up for {up} in one go); the last: {why}"
     hint = f"mcpg-ctl operation resume {op.id}      or publish {op.name} with a config that keeps it up, or delete it"
     return words, {"ends": ends, "code": "gateway_exited", "hint": hint}
 
@@ -215,7 +240,7 @@ async def _again(engine: Core, op: Operation, event: Event, why: str, data: dict
     ends = ends_of(await reads.history(engine.db, op.id)) + 1
     facts = recovery.Seen(ends=ends, replicas=op.spec["replicas"])
     words, more = _told(engine, op, ends, why)
-    return Outcome(event, facts=facts, reason=words, data=data | more, within_s=pause_s(ends))
+    return Outcome(event, facts=facts, reason=words, data=data | more, within_s=_within_s(ends))
 
 
 # ---- the work and the waits of a recovery

@@ -1,8 +1,7 @@
 """
 Which program a gateway is: the setting, `mcpg` on PATH, the project's own download, or our own agent.
 
-Called by mcpg/provisioners/local.py before each start, so that a binary which appears or goes while the control plane
-runs is noticed, and by `gateway --exec`.
+Called by mcpg/provisioners/program.py, which chooses once and then looks again before each start, and by `gateway --exec`.
 """
 
 from __future__ import annotations
@@ -64,6 +63,24 @@ def find_gateway(setting: str, cache_dirs: tuple[Path, ...] = (), *, answer_s: f
     if found := _installed("mcpg", cache_dirs):
         return _program(found, answer_s)
     return Gateway("own", (sys.executable, "-m", "mcpg.cli.main", "gateway"), OWN_VERSION)
+
+
+def found_again(gateway: Gateway) -> Gateway:
+    """
+    *gateway*, which was found once, as it is now. Blocks and raises as `find_gateway` does: what has gone since is not
+    replaced by something else.
+    """
+    path = Path(gateway.path)
+    if gateway.kind == "own":
+        return gateway
+    if not path.is_file() or not os.access(path, os.X_OK):
+        reason = "it is not executable any more" if path.is_file() else "it is not there any more"
+        raise PermanentError(
+            f"the gateway binary {path} cannot be run",
+            cause=f"{reason}; the control plane chose it when it started, and starts nothing else in its place",
+            hint="put it back; or restart the control plane, which chooses anew",
+        )
+    return _program(path)
 
 
 def find_program(command: str, cache_dirs: tuple[Path, ...] = ()) -> Gateway:

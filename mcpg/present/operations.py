@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mcpg.machines import TABLES
+from mcpg.machines.table import Wait, Work
 from mcpg.present.base import Row, message, transitions, when
 from mcpg.store import fleet, reads
 from mcpg.store.clock import now_us, to_datetime
@@ -31,13 +32,20 @@ def operation(row: Row, names: dict[str, Row], lines: Sequence[Line] | None = No
         final_phase=table.phase(row["state"]), error=row["error"], code=row["code"], running=running,
         cluster=where.get("name", ""), region=where.get("region", ""), replicas=row["spec"].get("replicas", 0),
         actor=row["actor"], started_at=when(row["created_at"]), finished_at=when(row["finished_at"]),
-        deadline_at=when(row["deadline_at"]) if running else None, attempt=row["attempt"],
+        deadline_at=when(row["deadline_at"]) if _has_deadline(row) else None, attempt=row["attempt"],
         next_attempt_at=when(row["next_attempt_at"]) if running else None,
         paused_in=row["paused_in"] if row["state"] == "paused" else "", retry_of=row["retry_of"] or "",
         duration_ms=(end - row["created_at"]) / 1000, transitions=row["version"],
         definition=f"{row['machine']}@{lines[-1].definition[:12]}" if lines else table.label,
         history=None if lines is None else transitions(lines),
     )  # fmt: skip
+
+
+def _has_deadline(row: Row) -> bool:
+    """Whether the state it is in has one: what waits for an operator does so without, whatever the row says of before."""
+    table = TABLES[row["machine"]]
+    known = {state.value: rest for state, rest in table.rests.items()}
+    return isinstance(known.get(row["state"]), Work | Wait)
 
 
 def ladder_event(line: Line, first_at: int) -> LadderEvent:

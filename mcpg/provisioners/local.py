@@ -3,7 +3,7 @@ Gateways as detached processes on this machine. The engine calls it through engi
 
 What is true is on disk and in /proc, never only in memory: a control plane that was killed at any point finds its
 gateways again (`start`), and a repeated `apply` starts nothing twice. processes.py launches and recognises, replica.py
-keeps the files, binary.py finds the program.
+keeps the files, program.py says what is started.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from mcpg.engine import config
 from mcpg.engine.ports import Answer, Exited, Order, Placed, Removed
 from mcpg.errors import BadConfig, PermanentError, TemporaryError
 from mcpg.host import processes
-from mcpg.host.binary import Gateway, find_gateway, project_caches
+from mcpg.host.binary import project_caches
 from mcpg.host.checker import check
 from mcpg.host.loopback import ask_health
 from mcpg.host.processes import Record, Watch
 from mcpg.host.words import says_port_taken
 from mcpg.provisioners import attachment, told
 from mcpg.provisioners.locks import Locks
+from mcpg.provisioners.program import Program
 from mcpg.provisioners.replica import Ended, Replica, Shelf, delete, write
 
 log = logging.getLogger("mcpg.provisioners")
@@ -38,7 +39,7 @@ PORT_ATTEMPTS: Final = 3
 
 class Local:
     """
-    See ports.Provisioner. `gateway_version` is known after `start`, and follows the binary at each start.
+    See ports.Provisioner. The gateway's program is chosen at `start` (program.py).
 
     Several control planes on one machine may share *gateways_dir*: each then watches all that runs there. `serves` says
     whether a control plane lives at a gRPC URL that is not ours.
@@ -57,18 +58,31 @@ class Local:
         cache_dirs: tuple[Path, ...] = (),
         is_shared: bool = False,
     ) -> None:
-        self.gateway_version = ""
         self.serves: Callable[[str], bool] = lambda _: False
         self._shelf = Shelf(gateways_dir)
         self._is_shared = is_shared
         self._grpc_url = grpc_url
-        self._gateway_bin = gateway_bin
+        self._program = Program(gateway_bin, cache_dirs or project_caches())
         self._stop_grace_s = stop_grace_s
-        self._cache_dirs = cache_dirs or project_caches()
         self._on_exit: Callable[[Exited], None] | None = None
         self._watches: dict[tuple[str, int], Watch] = {}
         self._reserved: dict[tuple[str, int], socket.socket] = {}
         self._locks = Locks(self._shelf)
+
+    @property
+    def gateway_version(self) -> str:
+        """What the program said last, "" before `start` and while it cannot be run; it follows an upgrade."""
+        return self._program.version
+
+    @property
+    def gateway_path(self) -> str:
+        """Where the real gateway is that was chosen; "" for our own agent, and while none was found."""
+        return self._program.path
+
+    @property
+    def directory(self) -> Path:
+        """Where its gateways' files are, by its real name: two that share it say the same."""
+        return self._shelf.root.resolve()
 
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
         """
@@ -76,10 +90,7 @@ class Local:
         may have been killed before it was written down.
         """
         self._on_exit = on_exit
-        try:
-            await self._find_gateway()
-        except PermanentError:
-            self.gateway_version = ""  # apply says it, when a gateway is wanted; what runs is looked after meanwhile
+        await self._program.choose(self._shelf.everything())
         for replica in self._shelf.everything():
             if not self._locks.is_elsewhere(replica.instance_id):
                 replica.forget_halves()
@@ -104,7 +115,7 @@ class Local:
     async def reach(self) -> str:
         """The state directory can be written, its disk is not full, and there is a program to start."""
         try:
-            await self._find_gateway()
+            await self._program.find()
         except PermanentError as exc:
             return exc.what + (f": {exc.cause}" if exc.cause else "")
         if self._is_shared:
@@ -176,7 +187,7 @@ class Local:
     async def explain(self, config: str) -> str:
         """What `mcpg-config check` says, where the gateway comes with it."""
         try:
-            gateway = await self._find_gateway()
+            gateway = await self._program.find()
         except PermanentError:
             return ""  # whom to ask is not there now
         return await check(Path(gateway.path), config) if gateway.kind == "mcpg" else ""
@@ -191,11 +202,6 @@ class Local:
             self._release(key)
 
     # -- starting ------------------------------------------------------------------------------------------------------
-
-    async def _find_gateway(self) -> Gateway:
-        gateway = await asyncio.to_thread(find_gateway, self._gateway_bin, self._cache_dirs)
-        self.gateway_version = gateway.version
-        return gateway
 
     async def _place(self, order: Order, number: int) -> Placed | None:
         replica = self._shelf.replica(order.instance_id, number)
@@ -218,10 +224,7 @@ class Local:
 
     async def _start(self, order: Order, replica: Replica) -> Placed:
         """Launch until it listens, is on its way there, or has ended; on another port when the chosen one was taken."""
-        try:
-            gateway = await self._find_gateway()
-        except PermanentError as exc:  # it may be on its way: a package that is upgraded is gone for a moment
-            raise TemporaryError(exc.what, cause=exc.cause, hint=exc.hint) from exc
+        gateway = await self._program.to_start(order.name, self._shelf.replicas(order.instance_id))
         text = await order.config(replica.number)
         url = await order.enrol(replica.number)
         reason = said = ""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from mcpg.errors import Conflict
+from mcpg.errors import Conflict, Refused
 from mcpg.store.clock import short_id
 from mcpg.store.journal import LEASE_S, Also
 
@@ -37,7 +37,10 @@ _REPLICA_ID: Final = re.compile(r"rep-[0-9a-z]{10}")
 
 @dataclass(frozen=True, slots=True)
 class Myself:
-    """One start of one control plane. `id` belongs to its state directory, `epoch` to this start."""
+    """
+    One start of one control plane. `id` belongs to its state directory, `epoch` to this start. `gateways_dir` is where it
+    keeps its gateways' files on `machine`; "" when it runs none.
+    """
 
     id: str
     epoch: str
@@ -47,6 +50,8 @@ class Myself:
     http_url: str
     grpc_url: str
     provisioner: str
+    machine: str = ""
+    gateways_dir: str = ""
 
 
 def replica_id(state_dir: Path) -> str:
@@ -82,13 +87,35 @@ def introduce(me: Myself, at: int, until: int, clock_sql: str) -> tuple[Also, ..
             (me.epoch, until, me.id),
         ),
         Also(
-            "INSERT INTO replica(id,epoch,host,pid,version,http_url,grpc_url,provisioner,started_at,seen_at)"
-            f" VALUES(?,?,?,?,?,?,?,?,?,{clock_sql}) ON CONFLICT(id) DO UPDATE SET epoch=excluded.epoch,host=excluded.host,"
-            "pid=excluded.pid,version=excluded.version,http_url=excluded.http_url,grpc_url=excluded.grpc_url,"
-            "provisioner=excluded.provisioner,started_at=excluded.started_at,seen_at=excluded.seen_at",
-            (me.id, me.epoch, me.host, me.pid, me.version, me.http_url, me.grpc_url, me.provisioner, at),
+            "INSERT INTO replica(id,epoch,host,pid,version,http_url,grpc_url,provisioner,machine,gateways_dir,started_at,"
+            f"seen_at) VALUES(?,?,?,?,?,?,?,?,?,?,?,{clock_sql}) ON CONFLICT(id) DO UPDATE SET epoch=excluded.epoch,"
+            "host=excluded.host,pid=excluded.pid,version=excluded.version,http_url=excluded.http_url,"
+            "grpc_url=excluded.grpc_url,provisioner=excluded.provisioner,machine=excluded.machine,"
+            "gateways_dir=excluded.gateways_dir,started_at=excluded.started_at,seen_at=excluded.seen_at",
+            (
+                me.id, me.epoch, me.host, me.pid, me.version, me.http_url, me.grpc_url, me.provisioner, me.machine,
+                me.gateways_dir, at,
+            ),
         ),
         Also(f"DELETE FROM replica WHERE seen_at<{clock_sql}-{int(FORGET_S * 1e6)}"),  # noqa: S608
+    )  # fmt: skip
+
+
+def agrees(me: Myself, clock_sql: str) -> Also:
+    """
+    Changes nothing, and refuses its unit while another start on this machine was heard in the time of a lease that keeps
+    its gateways in another directory. So of two that start at once, one is refused.
+    """
+    return Also(
+        "UPDATE replica SET seen_at=seen_at WHERE machine=? AND gateways_dir<>? AND gateways_dir<>'' AND epoch<>?"  # noqa: S608
+        f" AND seen_at>{clock_sql}-{int(LEASE_S * 1e6)}",
+        (me.machine, me.gateways_dir, me.epoch),
+        expect=0,
+        refuse=lambda: Refused(
+            "another control plane on this machine started a moment earlier, with another directory of gateways",
+            cause=f"this one would keep them in {me.gateways_dir}; from two directories every gateway would run twice",
+            hint="mcpg-ctl status names it; give both the same --gateways-dir DIR",
+        ),
     )
 
 

@@ -322,7 +322,8 @@ class Replica(Model):
     """
     One control plane on this database: `id` belongs to its state directory and outlives restarts, `epoch` is this start's.
 
-    `seen_at` is its own heartbeat, by the database's clock; a replica that is silent holds nothing any more.
+    `seen_at` is its own heartbeat, by the database's clock; a replica that is silent holds nothing any more. `machine` is where
+    it runs, `gateways_dir` where it keeps the files of the gateways it runs there; both are "" where that was not said.
     """
 
     id = fields.CharField(primary_key=True, max_length=64)
@@ -333,6 +334,8 @@ class Replica(Model):
     http_url = fields.TextField(db_default="")
     grpc_url = fields.TextField(db_default="")
     provisioner = fields.CharField(max_length=24, db_default="")
+    machine = fields.TextField(db_default="")
+    gateways_dir = fields.TextField(db_default="")
     started_at = fields.BigIntField()
     seen_at = fields.BigIntField()
 

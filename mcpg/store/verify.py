@@ -196,3 +196,22 @@ async def living_provisioners(db: Database) -> list[str]:
     since = f"{db.clock_sql}-{int(LEASE_S * 1e6)}"
     found: list[Any] = await db.rows(f"SELECT DISTINCT provisioner FROM replica WHERE seen_at>={since}")  # noqa: S608
     return [r["provisioner"] for r in found]
+
+
+async def managed(db: Database) -> dict[str, str]:
+    """Name of every gateway that a provisioner runs and that is not deleted, by its id."""
+    found = await db.many("SELECT id,name FROM instance WHERE managed=1 AND deleted_at IS NULL ORDER BY name, id")
+    return {r["id"]: r["name"] for r in found}
+
+
+async def cancelled_last(db: Database, machine: str) -> list[Row]:
+    """
+    The newest operation of every managed gateway on which none runs, where it is one of *machine* and was cancelled; with
+    `instance_uid`.
+    """
+    return await db.many(
+        "SELECT o.*,i.instance_uid FROM operation o JOIN instance i ON i.id=o.instance_id WHERE o.machine=?"
+        " AND o.state='cancelled' AND i.deleted_at IS NULL AND i.managed=1 AND i.orphaned_at IS NULL AND i.operation_id IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM operation n WHERE n.instance_id=o.instance_id AND (n.created_at>o.created_at OR"
+        " (n.created_at=o.created_at AND n.id>o.id))) ORDER BY o.finished_at, o.id", machine,
+    )  # fmt: skip

@@ -182,7 +182,7 @@ class Replica(Body):
 class Stranded(Body):
     """
     Something that nobody looks after: an `operation` that no control plane drives, or a `gateway` that dials one that is
-    gone; since when, and the next command.
+    gone, or is not brought back because its recovery was cancelled; since when, and the next command.
     """
 
     kind: Literal["operation", "gateway"]

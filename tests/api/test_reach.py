@@ -21,6 +21,12 @@ async def test_a_cluster_that_cannot_start_gateways_is_skipped_with_the_reason_a
         assert re.search(
             r"local: unreachable since \d+s: the disk is gone", (await plane.publish("edge-1"))[-1]["message"]
         )
+        final = (await plane.publish("edge-2"))[-1]
+        assert final["data"]["hint"] == (
+            "what is wrong, and since when: mcpg-ctl cluster health, mcpg-ctl doctor; then ask again"
+        )
+        foreseen = await plane.client.post(f"{plane.gateways}/validate", json={"name": "edge-2"})
+        assert (foreseen.status_code, foreseen.json()["hint"]) == (503, final["data"]["hint"])
         health = await get(plane, "/v1/clusters/health")
         assert (health["unreachable"], health["healthy"]) == (1, 0)
         assert [(a["kind"], a["severity"]) for a in health["attention"]] == [("unreachable", "warning")]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mcpg.cli.checks.machine import PACKAGE, unmet
 
 from .doctoring import *  # noqa: F403  fixtures
 from .doctoring import Examine, Said
+from .fake import Fake, data
 
 
 @pytest.fixture
@@ -188,3 +190,46 @@ def test_a_gateway_that_does_not_say_its_version(examine: Examine, tmp_path: Pat
     path = program(tmp_path / "bin", "mcpg", script)
     expected = Said("fail", f"{path} does not say its version", f"{path} --version")
     assert examine("gateway-binary", "--gateway-bin", str(path)) == expected
+
+
+@pytest.fixture
+def chose(state: Path, answering: Fake) -> Callable[[str, str], None]:
+    """`chose(path, version)`: a control plane runs here that chose this gateway when it started; server.json says so."""
+
+    def card(path: str, version: str) -> None:
+        ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+        found = {"pid": os.getpid(), "start_ticks": int(ticks), "http_url": answering.url, "replica": "r-1"}
+        state.mkdir(exist_ok=True, mode=0o700)
+        (state / "server.json").write_text(json.dumps(found | {"gateway": version, "gateway_path": path}))
+
+    return card
+
+
+def test_a_gateway_that_was_chosen_and_has_gone(
+    examine: Examine, chose: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    path = program(tmp_path / "bin", "mcpg", "echo mcpg 9.9")
+    chose(str(path), "mcpg 9.9")
+    words = f"mcpg 9.9, {path}, chosen by the control plane here when it started"
+    assert examine("gateway-binary") == Said("pass", words, "")
+    path.unlink()
+    said = examine("gateway-binary")
+    words = f"{path}, chosen by the control plane here when it started, cannot be run: there is no such file"
+    assert said == Said("fail", f"{words}; gateways wait for it", "mcpg-ctl cluster health")
+
+
+def test_a_gateway_that_runs_another_program_than_was_chosen(
+    examine: Examine, chose: Callable[[str, str], None], answering: Fake, tmp_path: Path
+) -> None:
+    path = program(tmp_path / "bin", "mcpg", "echo mcpg 9.9-beta.1")
+    chose(str(path), "mcpg 9.9-beta.1")
+    agents = [{"state": "online", "version": "9.9-beta.1"}, {"state": "online", "version": "0.1.0"}]
+    found = {"instance_uid": "uid-2", "name": "edge-2", "managed": True, "agents": agents}
+    self_enrolled = {"instance_uid": "laptop", "managed": False, "agents": [{"state": "online", "version": "0.1.0"}]}
+    answering.says("GET", "/v1/instances", data([found, self_enrolled]))
+    words = f"mcpg 9.9-beta.1, {path}, chosen by the control plane here when it started; edge-2 runs 0.1.0"
+    assert examine("gateway-binary") == Said("warn", words, "mcpg-ctl instance show uid-2")
+    chose("", "mcpg-ctl 0.1.0")
+    answering.says("GET", "/v1/instances", data([found | {"agents": agents[1:]}]))
+    words = "mcpg-ctl 0.1.0, our own agent, chosen by the control plane here when it started"
+    assert examine("gateway-binary") == Said("pass", words, "")

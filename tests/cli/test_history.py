@@ -194,3 +194,16 @@ def test_of_one_gateway_alone(acme: Ctl, fake: Fake) -> None:
     assert (ran.code, ran.out, fake.asked[0].query) == (0, f"{OPERATION}\n", "limit=20&org=acme&name=edge-1")
     fake.says("GET", "/v1/operations", data([]))
     assert acme("provision", "history", "--name", "edge-9").out == "no operations of edge-9 in acme\n"
+
+
+def test_the_time_spent_so_far_counts_the_state_it_is_in() -> None:
+    lines = [
+        {"dest": "requested", "offset_ms": 0.0, "in_state_ms": 1000.0},
+        {"dest": "waiting", "offset_ms": 1000.0, "in_state_ms": 9000.0},
+        {"dest": "paused", "offset_ms": 10_000.0, "in_state_ms": None},
+    ]
+    operation = {"running": True, "duration_ms": 178_000.0, "history": lines}
+    *_, last = history.tail(operation)
+    assert last == "  2m58s in all: requested 1.0s · waiting 9.0s · paused 2m48s"
+    *_, last = history.tail(operation | {"running": False})
+    assert last == "  10s in all: requested 1.0s · waiting 9.0s"

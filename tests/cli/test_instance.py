@@ -163,3 +163,23 @@ def test_where_a_replica_writes_is_shown(acme: Ctl, fake: Fake) -> None:
     )
     shown = acme("instance", "show", "edge").out
     assert "  log 1       /state/gateways/x/replica-1/log  pid 4711" in shown.splitlines()
+
+
+def test_some_of_the_replicas_serve(acme: Ctl, fake: Fake) -> None:
+    """The state is the worst replica's; how many are online stands beside it, unless all or none are."""
+    agents = [{"id": "a-1", "replica": 1, "state": "online"}, {"id": "a-2", "replica": 2, "state": "departed"}]
+    half = instance(
+        state="departed",
+        replicas=2,
+        agents=agents,
+        operation_kind="recover",
+        operation_phase="paused",
+        operation_id=OPERATION,
+    )
+    none = instance(state="departed", replicas=1, agents=agents[1:])
+    fake.says("GET", "/v1/instances", data([half, none]))
+    _, first, second = acme("instance", "list").out.splitlines()
+    assert "  departed, 1/2 online (paused)  " in first
+    assert "  departed  " in second
+    fake.says("GET", "/v1/instances/019a3c1e", data(half))
+    assert acme("instance", "show", "019a3c1e").out.splitlines()[0].endswith("  departed, 1/2 online")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mcpg.engine import driver
 from mcpg.engine.attempts import FREE, MOST, Backoff
 from mcpg.errors import PermanentError, TemporaryError
 from mcpg.machines import TABLES
@@ -139,7 +140,9 @@ async def test_a_put_off_outlives_a_restart_and_the_new_process_waits_for_the_re
         assert [line["attempt"] for line in retries(await second.reaches(op, "ready"))] == [1, 2, 0]
 
 
-async def test_the_last_words_outlive_a_restart(tmp_path: Path, start_plane: StartPlane) -> None:
+async def test_the_last_words_outlive_a_restart(
+    tmp_path: Path, start_plane: StartPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The deadline passes while nobody runs: the next process still says what it was that failed."""
     scripted = Scripted()
     scripted.problems = [TemporaryError("the registry is down", delay=1200)]
@@ -152,6 +155,8 @@ async def test_the_last_words_outlive_a_restart(tmp_path: Path, start_plane: Sta
 
         op = await first.until(put_off, "the first attempt failed")
     await asyncio.gather(create, return_exceptions=True)
+    scripted.hold = asyncio.Event()  # the one attempt that is made after a restart has no words of its own
+    monkeypatch.setattr(driver, "FIRST_S", 0.05)
     async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=3600) as second:
         found = await second.reaches(op, "paused")
         assert found["error"].endswith(": the registry is down")

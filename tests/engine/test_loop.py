@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from mcpg.engine import driver
 from mcpg.engine.ports import Exited
 from mcpg.errors import PermanentError, TemporaryError
+from mcpg.store.journal import Also
 from tests.conftest import Plane, StartPlane
 from tests.engine.fakes import Scripted
 
@@ -204,22 +206,66 @@ async def test_a_restart_takes_up_every_operation_where_it_was(
         assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
 
 
-async def test_a_deadline_that_passed_while_nobody_ran_is_still_kept(
-    tmp_path: Path, scripted: Scripted, start_plane: StartPlane
-) -> None:
-    """Absolute deadlines are stored: a restart never gives an operation a fresh clock."""
+async def left_behind(tmp_path: Path, scripted: Scripted, start_plane: StartPlane) -> str:
+    """An operation whose control plane went away in the midst of its work, and whose deadline has passed since."""
     scripted.hold = asyncio.Event()
-    async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=0.5) as first:
+    async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=3600) as first:
         stream = asyncio.create_task(first.publish("edge-1"))
         await scripted.entered.wait()
         operation = scripted.orders[0].operation_id
+        await first.db.writer.execute(Also("UPDATE operation SET deadline_at=1 WHERE id=?", (operation,)))
     await asyncio.gather(stream, return_exceptions=True)
+    return operation
+
+
+async def comes_to(plane: Plane, operation: str, state: str) -> list[dict[str, Any]]:
+    """Its history, once it is in *state*."""
+
+    async def there() -> bool:
+        return bool((await plane.operation(operation))["state"] == state)
+
+    await plane.until(there, f"the operation is {state}")
+    history: list[dict[str, Any]] = (await plane.operation(operation))["history"]
+    return history
+
+
+async def test_a_deadline_that_passed_while_nobody_ran_is_still_kept(
+    tmp_path: Path, scripted: Scripted, start_plane: StartPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absolute deadlines are stored: a restart gives an operation one attempt, and never a fresh clock."""
+    monkeypatch.setattr(driver, "FIRST_S", 0.1)
+    operation = await left_behind(tmp_path, scripted, start_plane)
     async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=3600) as second:
+        lines = await comes_to(second, operation, "paused")
+        assert [line["event"] for line in lines[3:]] == ["deadline"]
+        assert (len(scripted.orders), scripted.interrupted) == (2, 2)
 
-        async def paused() -> bool:
-            return (await second.operation(operation))["state"] == "paused"
 
-        await second.until(paused, "the operation paused")
+async def test_downtime_past_the_deadline_costs_nothing_that_was_done(
+    tmp_path: Path, scripted: Scripted, start_plane: StartPlane
+) -> None:
+    """The one attempt finds what runs, under the same id."""
+    operation = await left_behind(tmp_path, scripted, start_plane)
+    scripted.hold = None
+    async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=3600) as second:
+        lines = await comes_to(second, operation, "ready")
+        assert [line["event"] for line in lines[3:]] == ["applied", "confirmed"]
+        assert [order.operation_id for order in scripted.orders] == [operation, operation]
+
+
+async def test_an_attempt_past_the_deadline_that_fails_is_the_last(
+    tmp_path: Path, scripted: Scripted, start_plane: StartPlane
+) -> None:
+    """Also when it says that it may pass: the deadline counts at once, and says why."""
+    operation = await left_behind(tmp_path, scripted, start_plane)
+    scripted.hold = None
+    scripted.problems = [TemporaryError("not yet", delay=0.001)]
+    async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=30) as second:
+        lines = await comes_to(second, operation, "paused")
+        assert [line["event"] for line in lines[3:]] == ["retry", "deadline"]
+        assert lines[-2]["reason"] == "no more attempts in the 0.0 s that are left: not yet"
+        assert lines[-1]["reason"] == "apply did not end in 30 s: not yet"
+        assert len(scripted.orders) == 2
 
 
 async def test_an_idle_engine_runs_nothing(on: Plane) -> None:

@@ -81,3 +81,42 @@ async def test_a_recovery_that_was_cancelled_is_retried(on: Plane, staged: Stage
     assert (new["kind"], new["retry_of"]) == ("recover", operation["id"])
     assert new["history"][0]["reason"].endswith("; asked for anew by local: look again")
     assert (await rests_in(on, "recovered"))["id"] == new["id"]
+
+
+async def test_a_cancel_of_the_watch_ends_the_watch_and_no_more(staged: Staged, start_plane: StartPlane) -> None:
+    """Everything serves then: the next end is brought back, and counts on where the watch was."""
+    async with start_plane(given=staged, **SLOW_SOAK) as plane:
+        staged.plane = plane
+        uid = await created(plane, staged, replicas=2)
+        await staged.dies(uid, 1)
+        watched = await rests_in(plane, "watching")
+        plan = (await plane.client.get(f"/v1/operations/{watched['id']}/cancel-plan")).json()
+        assert plan["words"].startswith(
+            "every replica serves: it is not watched any longer, and is brought back as before"
+        )
+        await plane.steer(watched["id"], "cancel")
+        assert (await plane.client.get("/v1/stranded")).json() == []
+        await staged.dies(uid, 2)
+        again = await rests_in(plane, "watching", 1)
+        assert again["id"] != watched["id"]
+        assert again["history"][-1]["facts"]["ends"] == 2
+        assert sorted(staged.serving(uid)) == [1, 2]
+
+
+async def test_what_is_not_brought_back_is_shown_until_it_is_asked_for(on: Plane, staged: Staged) -> None:
+    uid = await created(on, staged, replicas=2)
+    staged.doomed = {1}
+    await staged.dies(uid, 1)
+    operation = await rests_in(on, "paused")
+    assert (await on.client.get("/v1/stranded")).json() == []
+    await on.steer(operation["id"], "cancel", "too loud")
+    [found] = (await on.client.get("/v1/stranded")).json()
+    assert (found["kind"], found["since"]) == ("gateway", (await on.operation(operation["id"]))["finished_at"])
+    assert found["message"] == (
+        f"edge-1 is not supervised: its recovery {operation['id']} was cancelled by local: too loud; a replica of it is down"
+    )
+    assert found["hint"] == f"mcpg-ctl operation retry {operation['id']}"
+    staged.doomed = set()
+    await on.steer(operation["id"], "retry")
+    await rests_in(on, "recovered")
+    assert (await on.client.get("/v1/stranded")).json() == []

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -136,9 +137,12 @@ def _host(url: str) -> str:
 
 
 def gateway(facts: Facts) -> Verdict:
-    """Which program a gateway would be, and whether it answers."""
+    """Which program a gateway would be, and whether it answers: the one that a control plane here chose when it started."""
     from mcpg.host.binary import find_gateway, project_caches
 
+    record = facts.local.record if facts.local.state == "running" and not facts.values.gateway_bin else {}
+    if record.get("gateway") and record.get("gateway_path") is not None:
+        return _chosen(facts, str(record["gateway_path"]), str(record["gateway"]))
     setting = facts.values.gateway_bin
     try:
         found = find_gateway(setting, project_caches(), answer_s=1.5)
@@ -152,3 +156,41 @@ def gateway(facts: Facts) -> Verdict:
     if not found.version:
         return bad(f"{found.path} does not say its version", f"{found.path} --version")
     return good(f"{found.version}, {found.path}")
+
+
+def _chosen(facts: Facts, path: str, version: str) -> Verdict:
+    """Whether what the control plane here chose can still be started, and whether its gateways run that."""
+    from mcpg.host.binary import find_gateway
+
+    words = f"{version}, our own agent"
+    if path:
+        try:
+            version = find_gateway(path, answer_s=1.5).version
+        except McpgError as exc:
+            why = exc.cause.partition(";")[0]
+            words = (
+                f"{path}, chosen by the control plane here when it started, cannot be run: {why}; gateways wait for it"
+            )
+            return bad(words, "mcpg-ctl cluster health")
+        words = f"{version}, {path}"
+    words += ", chosen by the control plane here when it started"
+    others = [(uid, each) for uid, each in _running(facts) if not version.endswith(f" {each[1]}")]
+    if others:
+        named = ", ".join(f"{name} runs {other}" for _, (name, other) in others[:3])
+        more = f" and {len(others) - 3} more do not" if len(others) > 3 else ""
+        return note(f"{words}; {named}{more}", f"mcpg-ctl instance show {shlex.quote(others[0][0])}")
+    return good(words)
+
+
+def _running(facts: Facts) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Uid, name and version of each agent that the control plane here manages, once each; nothing while it does not say."""
+    if not facts.answers or facts.server.meta.get("replica") != facts.local.record.get("replica"):
+        return
+    seen = set()
+    for instance in facts.ask("v1", "instances"):
+        for agent in instance.get("agents") or []:
+            uid, name = str(instance.get("instance_uid")), str(instance.get("name") or instance.get("instance_uid"))
+            found = uid, (name, str(agent.get("version") or ""))
+            if instance.get("managed") and agent.get("state") == "online" and found[1][1] and found not in seen:
+                seen.add(found)
+                yield found

@@ -175,7 +175,10 @@ class Driving(Rows):
         yield from getattr(self, f"_{work.effect}")(w, idle, e, task, work)
 
     def _late(self, w: World, idle: World, e: int, task: Task) -> Iterator[Step]:
-        """The state's absolute deadline ends the effect, wherever it is (`asyncio.timeout` in Driver._work)."""
+        """
+        The state's absolute deadline ends the effect, wherever it is (`Driver._until`). That work which was found late is
+        attempted once before is one of these orders: time is not counted here.
+        """
         work = self._work[w.ops[task.op].machine][task.state]
         if work.timeout_s:
             yield from self._fire(w, idle, e, task, work.late.value, words="its time is over")

@@ -90,7 +90,9 @@ class Product(Driving):
             yield Step(kind, "an operator", what, after, took, broken)
             return
         if self.is_final(after.ops[at]):
-            after = self.with_inst(self.end(after, op.inst), op.inst, left=op.machine == "recovery")
+            after = self.with_inst(
+                self.end(after, op.inst), op.inst, left=op.machine == "recovery" and op.state != "watching"
+            )
         yield Step(kind, "an operator", what, after, took)
 
     def _resume(self, w: World, at: int, op: Op) -> Iterator[Step]:

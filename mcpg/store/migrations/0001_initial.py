@@ -270,6 +270,8 @@ class Migration(migrations.Migration):
                 ('http_url', fields.TextField(db_default='', unique=False)),
                 ('grpc_url', fields.TextField(db_default='', unique=False)),
                 ('provisioner', fields.CharField(db_default='', max_length=24)),
+                ('machine', fields.TextField(db_default='', unique=False)),
+                ('gateways_dir', fields.TextField(db_default='', unique=False)),
                 ('started_at', fields.BigIntField()),
                 ('seen_at', fields.BigIntField()),
             ],
