@@ -18,6 +18,7 @@ from mcpg.store.journal import ROWS
 
 Row = dict[str, Any]
 SHOWN = 200  # characters of what was expected, and of what was found
+CANCEL = "cancel"
 ASKED = ("kind", "name", "instance_id")  # of an operation: columns that its first line says as they are
 
 
@@ -55,13 +56,13 @@ class Past:
         self.fold = Fold(plain(subject), definitions, under)
         self.last: Row = {}
         self._first: Row = {}
-        self._told: list[Row] = []  # lines that came to rest with words: paused, or over
+        self._told: list[Row] = []  # lines whose words a row may show: it paused there, or was cancelled
 
     def add(self, rows: list[Row]) -> None:
         """The next lines, at least one."""
         self._first = self._first or rows[0]
         self.last = rows[-1]
-        self._told += [r for r in rows if r["dest"] == PAUSED != r["source"]]
+        self._told += [r for r in rows if r["dest"] == PAUSED != r["source"] or r["event"] == CANCEL]
         self.fold.feed(map(verify.entry_of, rows))
 
     def findings(self) -> list[Found]:
@@ -125,13 +126,15 @@ class Past:
 
     def _why(self, is_over: bool) -> tuple[list[str], list[str]]:
         """The codes and the words that the row may show: those of the line that it rests at, or of the pauses it had."""
-        told = [(str(_code(r) or "failed"), str(r["reason"])) for r in self._told]
-        if self.fold.state == PAUSED and told:
-            return [told[-1][0]], [told[-1][1]]
-        if is_over:
-            code = _code(self.last)
-            return ([""], [""]) if code is None else ([str(code)], [str(self.last["reason"]) or str(code)])
-        return ["", *(code for code, _ in told)], ["", *(words for _, words in told)]
+        told = [
+            (str(_code(r) or ("cancelled" if r["event"] == CANCEL else "failed")), str(r["reason"])) for r in self._told
+        ]
+        if self.fold.state == PAUSED and told:  # a recovery that is paused from the start says no more than its line
+            return ["", told[-1][0]], ["", told[-1][1]]
+        code = _code(self.last) if is_over else None
+        if code is not None:
+            return [str(code)], [str(self.last["reason"]) or str(code)]
+        return ["", *(code for code, _ in told)], ["", *(each for words in told for each in words)]
 
 
 def _code(line: Row) -> Any:
