@@ -19,7 +19,7 @@ from hashlib import sha256
 from json.encoder import encode_basestring
 from typing import Any
 
-from mcpg.errors import BadSpec
+from mcpg.errors import BadSpec, McpgError
 from mcpg.machines import TABLES
 from mcpg.machines.chain import Entry, canonical
 from mcpg.machines.table import Facts, Guard
@@ -187,6 +187,8 @@ class Fold:
         if self.divergence is None:
             try:
                 self._feed(lines)
+            except McpgError:
+                raise  # who reads the lines says what they are not
             except Exception as exc:  # noqa: BLE001 - a database that was edited may hold anything anywhere
                 self._stop(self.seq + 1, "value", "values of their types", str(exc), "the line cannot be read")
         return self.divergence is None

@@ -1,9 +1,8 @@
 """
 Gateways as detached processes on this machine. The engine calls it through engine/ports.py, which has the contracts.
 
-What is true is on disk and in /proc, never only in memory: a control plane that was killed at any point finds its
-gateways again (`start`), and a repeated `apply` starts nothing twice. processes.py launches and recognises, replica.py
-keeps the files, program.py says what is started.
+What is true is on disk and in /proc, never only in memory: a control plane that was killed finds its gateways again (`start`),
+and a repeated `apply` starts nothing twice. processes.py launches, replica.py keeps files, program.py says what is started.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ class Local:
     """
     See ports.Provisioner. The gateway's program is chosen at `start` (program.py).
 
-    Several control planes on one machine may share *gateways_dir*: each then watches all that runs there. `serves` says
-    whether a control plane lives at a gRPC URL that is not ours.
+    Several control planes of one machine share *gateways_dir*. `serves`: whether one lives at a gRPC URL that is not ours.
     """
 
     name = "local"

@@ -103,12 +103,12 @@ async def test_localhost_names_are_ours(plane: Plane) -> None:
 async def test_an_unforeseen_error_tells_its_request_id_and_nothing_else(
     plane: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from mcpg.store import reads
+    from mcpg.store import tenancy
 
     async def broken(db: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(reads, "orgs", broken)
+    monkeypatch.setattr(tenancy, "orgs", broken)
     answer = await plane.client.get("/v1/orgs")
     assert (answer.status_code, answer.json()["code"]) == (500, "error")
     assert "secret detail" not in answer.text

@@ -25,10 +25,8 @@ def skew(replica: Replica, seconds: float) -> None:
         return now_us() + int(seconds * 1e6)
 
     writer = replica.db.writer
-    if isinstance(writer, PostgresWriter):
-        writer._scribe._clock = clock
-    elif isinstance(writer, SqliteWriter):
-        writer._appender._scribe._clock = clock
+    assert isinstance(writer, PostgresWriter | SqliteWriter)
+    writer._appender._scribe._clock = clock
     replica.engine.clock = replica.engine.leases._clock = clock
 
 
