@@ -31,6 +31,11 @@ Row = dict[str, Any]
 CLOCKS_AGREE_S = 1.0  # to within that much nobody is told that they do not
 
 
+def _silent_s(row: Row) -> float:
+    """How long a replica had been silent when we looked: both times are of the database's clock."""
+    return float(row["asked_at"] - row["seen_at"]) / 1e6
+
+
 class Leases:
     """
     `take` is told the row of an operation that is ours from now on, `drop` the ids of those that are not any more (of all
@@ -84,13 +89,15 @@ class Leases:
         row = self._replicas.get(epoch or "")
         if row is None:
             return False
-        silent = row["asked_at"] - row["seen_at"]  # both by the database's clock; since then by one that nobody sets
-        return bool(silent / 1e6 + time.monotonic() - self._looked < LEASE_S)
+        return _silent_s(row) + time.monotonic() - self._looked < LEASE_S
 
     def serves(self, grpc_url: str) -> bool:
-        """Whether gateways that dial *grpc_url* reach a control plane that lives."""
+        """
+        Whether gateways that dial *grpc_url* reach a control plane that lived when we last looked. A look that is old, e.g.
+        because this process stood still, makes nobody dead: their gateways would be started anew.
+        """
         mine = grpc_url == self.me.grpc_url
-        return mine or any(r["grpc_url"] == grpc_url and self.is_living(r["epoch"]) for r in self._replicas.values())
+        return mine or any(r["grpc_url"] == grpc_url and _silent_s(r) < LEASE_S for r in self._replicas.values())
 
     def others_run_gateways(self) -> bool:
         """Whether another control plane on this database lives that has a provisioner."""

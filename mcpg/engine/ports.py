@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 
+async def _stands() -> None:
+    """An order that nothing overtakes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """
@@ -24,7 +28,9 @@ class Order:
     `enrol` mints an enrolment URL (a secret); `uid_of` is the instance_uid it must present. Replicas above `replicas` are
     stopped.
 
-    With `only`, no other replica is started or replaced; without `stops`, none is stopped. So an update touches one.
+    `check` raises when the order has been overtaken: it is asked before anything is touched, for nothing that another has
+    ordered since may be stopped. With `only`, no other replica is started or replaced; without `stops`, none is stopped. So
+    an update touches one.
     """
 
     instance_id: str
@@ -36,6 +42,7 @@ class Order:
     uid_of: Callable[[int], str]
     only: frozenset[int] | None = None
     stops: bool = True
+    check: Callable[[], Awaitable[None]] = _stands
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ async def converge(
     placed = await engine.provisioner.apply(
         Order(
             op.instance_id, op.name, key or op.id, most, config, enrol, lambda replica: f"{op.instance_id}.{replica}",
-            only, stops,
+            only, stops, lambda: _still_ours(engine, op),
         )
     )  # fmt: skip
     return placed, await engine.fleet.push(op.instance_id)
@@ -131,8 +131,8 @@ async def converge(
 
 async def _still_ours(engine: Core, op: Operation) -> None:
     """
-    The last look before a process is started, under the provisioner's lock of the instance. Raises Conflict when somebody
-    went on with the operation: its gateway may have been removed since, and what is started now nobody would ever stop.
+    The last look before a process is stopped or started, under the provisioner's lock of the instance. Raises Conflict when
+    somebody went on with the operation: what runs may be what they started, and what is started now nobody would ever stop.
     """
     row = await reads.find_operation(engine.db, op.id)
     if row is None or row["version"] != op.version or row["lease_owner"] not in (None, engine.epoch):

@@ -123,6 +123,7 @@ class Local:
     async def apply(self, order: Order) -> tuple[Placed, ...]:
         """Replicas in parallel; the first failure is raised after every one has come to an end."""
         async with self._locks.hold(order.instance_id):
+            await order.check()
             known = self._shelf.replicas(order.instance_id)
             surplus = [self._discard(r) for r in known if order.stops and r.number > order.replicas]
             places = [self._place(order, number) for number in range(1, order.replicas + 1)]
@@ -236,10 +237,7 @@ class Local:
             replica.remember_control_plane(self._grpc_url)
             attach = attachment.control_plane(order, replica, gateway, self._grpc_url, url)
             faults.reach("replica:before:boot-file")
-            write(
-                replica.boot_file,
-                config.boot(text, bind=f"127.0.0.1:{port}", control_plane=attach),
-            )
+            write(replica.boot_file, config.boot(text, bind=f"127.0.0.1:{port}", control_plane=attach))
             faults.reach("replica:after:boot-file")
             replica.forget_ends()
             launched = await processes.launch(

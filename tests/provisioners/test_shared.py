@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mcpg.errors import TemporaryError
+from mcpg.errors import Conflict, TemporaryError
 from mcpg.provisioners import locks
 from mcpg.provisioners.locks import Locks
 from mcpg.provisioners.replica import Shelf
@@ -85,6 +86,23 @@ async def test_a_gateway_that_dials_a_living_control_plane_is_left_alone(
     [anew] = await other.apply(order(instance_id, operation_id="op-3"))
     assert (anew.pid != first.pid, anew.started) == (True, True)
     assert of_state_dir(state_dir) == [anew.pid]
+
+
+async def test_an_order_that_was_overtaken_touches_nothing(
+    make: Make, fake: Fake, instance_id: str, state_dir: Path
+) -> None:
+    """A control plane stood still in the middle, and wakes with an old idea of who lives and of what should run."""
+    gateway = fake(SLEEPER)
+    one, old = make(gateway, grpc_url="http://127.0.0.1:1"), make(gateway, grpc_url="http://127.0.0.1:2")
+    placed = await one.apply(order(instance_id, replicas=2))
+    old.serves = lambda _: False
+
+    async def overtaken() -> None:
+        raise Conflict("op-1 was overtaken")
+
+    with pytest.raises(Conflict):
+        await old.apply(dataclasses.replace(order(instance_id, operation_id="op-0"), check=overtaken))
+    assert sorted(of_state_dir(state_dir)) == sorted(p.pid for p in placed)
 
 
 async def test_what_another_started_is_watched_after_a_look_and_its_end_is_told(
