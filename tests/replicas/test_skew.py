@@ -116,7 +116,9 @@ async def test_a_clock_that_is_off_is_warned_of_once_and_shown(
 async def test_a_look_that_is_old_makes_nobody_dead(replicas: Start) -> None:
     """Who stood still knows nothing of the others: to start their gateways anew would end what serves."""
     first, second = await replicas(2, given=held(2))
+    first.freeze()
     leases = first.engine.leases
+    await leases.renew()
     leases._looked -= 60.0
     assert leases.serves(second.control.started.grpc_url)
     await silent_for(first, second.epoch, 11.0)
