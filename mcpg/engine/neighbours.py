@@ -1,16 +1,15 @@
 """
-Control planes on one machine keep their gateways in one directory, or a start is refused.
+Gateways of one database run on one machine, from one directory, or a start is refused.
 
 What runs is known by its files: a control plane that looks elsewhere does not find it, and starts it once more. So each
 says in its row where it keeps them, and a start with another directory is refused while a control plane of this machine
-lives, or gateways of this database lie there. Called by loop.py before it adopts or drives anything; of two that start at
-once, `lease.agrees` refuses one.
+lives, or gateways of this database lie there; and any start while one of another machine lives that runs gateways. Called
+by loop.py before it adopts or drives anything; of two that start at once, `lease.agrees` refuses one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +19,6 @@ from mcpg.store import reads, verify
 from mcpg.store.database import Database
 from mcpg.store.journal import LEASE_S
 from mcpg.store.lease import Myself
-
-log = logging.getLogger("mcpg.engine")
 
 Row = dict[str, Any]
 NAMED: Final = 3  # gateways that a refusal names; the rest is counted
@@ -38,7 +35,7 @@ async def refuse_another_directory(db: Database, me: Myself, *, shared: bool) ->
             continue
         if row["machine"] != me.machine:
             if lives:
-                _warn(row)
+                raise _elsewhere(row, silent / 1e6)
         elif row["gateways_dir"] != me.gateways_dir:
             if lives:
                 raise _lives(me, row, silent / 1e6)
@@ -81,9 +78,9 @@ def _lie(me: Myself, row: Row, names: list[str]) -> Refused:
     )
 
 
-def _warn(row: Row) -> None:
-    log.warning(
-        "%s on %s runs gateways on its own machine, and so does this one: an operation that is taken over by the other machine"
-        " starts or stops gateways there, and those it had go on running; all but one machine want --provisioner none:"
-        " docs/postgres.md", row["id"], row["host"],
-    )  # fmt: skip
+def _elsewhere(row: Row, ago_s: float) -> Refused:
+    return Refused(
+        f"a control plane on another machine, {row['host']}, runs the gateways of this database",
+        cause=f"{row['id']} ({row['http_url']}) was heard {ago_s:.0f} s ago; neither could see or stop what the other starts",
+        hint=f"mcpg-ctl serve --provisioner none with the options you gave; or wait {LEASE_S:g} s if that one is gone for good",
+    )

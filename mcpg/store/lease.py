@@ -103,18 +103,18 @@ def introduce(me: Myself, at: int, until: int, clock_sql: str) -> tuple[Also, ..
 
 def agrees(me: Myself, clock_sql: str) -> Also:
     """
-    Changes nothing, and refuses its unit while another start on this machine was heard in the time of a lease that keeps
-    its gateways in another directory. So of two that start at once, one is refused.
+    Changes nothing, and refuses its unit while another start was heard in the time of a lease that runs gateways on another
+    machine or from another directory. So of two that start at once, one is refused.
     """
     return Also(
-        "UPDATE replica SET seen_at=seen_at WHERE machine=? AND gateways_dir<>? AND gateways_dir<>'' AND epoch<>?"  # noqa: S608
+        "UPDATE replica SET seen_at=seen_at WHERE (machine<>? OR gateways_dir<>?) AND gateways_dir<>'' AND epoch<>?"  # noqa: S608
         f" AND seen_at>{clock_sql}-{int(LEASE_S * 1e6)}",
         (me.machine, me.gateways_dir, me.epoch),
         expect=0,
         refuse=lambda: Refused(
-            "another control plane on this machine started a moment earlier, with another directory of gateways",
-            cause=f"this one would keep them in {me.gateways_dir}; from two directories every gateway would run twice",
-            hint="mcpg-ctl status names it; give both the same --gateways-dir DIR",
+            "another control plane started a moment earlier, with gateways on another machine or in another directory",
+            cause=f"this one would keep them in {me.gateways_dir} of {me.host}; from two places every gateway would run twice",
+            hint="mcpg-ctl status names it; give both the same --gateways-dir DIR, or this one --provisioner none",
         ),
     )
 

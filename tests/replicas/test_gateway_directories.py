@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -106,15 +105,29 @@ async def test_of_two_that_start_at_once_one_is_refused(tmp_path: Path, db_url: 
         assert [row["id"] for row in await reads.replicas(first.db)] == [me.id]
 
 
-async def test_another_machine_is_warned_of_and_not_refused(
-    tmp_path: Path, db_url: str, sleeper: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_only_one_machine_runs_gateways(tmp_path: Path, db_url: str, sleeper: str) -> None:
+    """Neither could see what the other starts. One that runs none is welcome, and so is who comes when the other is gone."""
     async with running(
         tmp_path / "a", None, db_url=db_url, provisioner="local", gateways_dir=str(tmp_path / "x"), gateway_bin=sleeper
     ) as first:
         first.freeze()
         elsewhere = Also("UPDATE replica SET machine='m/elsewhere',host='elsewhere',gateways_dir='/srv/gateways'")
         await first.db.writer.execute(elsewhere)
-        with caplog.at_level(logging.WARNING, "mcpg.engine"):
-            assert await plane(tmp_path / "b", db_url, tmp_path / "y", sleeper) is None
-    assert "on elsewhere runs gateways on its own machine, and so does this one" in caplog.text
+        refused = await plane(tmp_path / "b", db_url, tmp_path / "y", sleeper)
+        assert refused is not None
+        assert refused.what == "a control plane on another machine, elsewhere, runs the gateways of this database"
+        assert "--provisioner none" in refused.hint
+        async with running(tmp_path / "c", None, db_url=db_url, provisioner="none"):
+            pass
+        await first.db.writer.execute(Also("UPDATE replica SET seen_at=1 WHERE host='elsewhere'"))
+        assert await plane(tmp_path / "b", db_url, tmp_path / "y", sleeper) is None
+
+
+async def test_of_two_machines_that_start_at_once_one_is_refused(tmp_path: Path, db_url: str, sleeper: str) -> None:
+    async with running(
+        tmp_path / "a", None, db_url=db_url, provisioner="local", gateways_dir=str(tmp_path / "x"), gateway_bin=sleeper
+    ) as first:
+        now, clock = first.engine.clock(), first.db.clock_sql
+        other = lease.Myself("rep-2", "e-2", "there", 1, "1", "", "", "local", "m/there", str(tmp_path / "x"))
+        with pytest.raises(Refused, match="on another machine"):
+            await first.db.writer.execute(lease.agrees(other, clock), *lease.introduce(other, now, now, clock))
