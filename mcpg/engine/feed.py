@@ -107,6 +107,8 @@ class Feed:
         listeners = self._db.writer.listeners
         found = await reads.raw_lines(self._db, self._cursor, PAGE)
         for raw in found:
+            if raw["id"] <= self._cursor:
+                continue  # told by another reading of the same page
             self._cursor = raw["id"]
             if not listeners.is_known(raw["subject"], raw["seq"]):
                 self.lines += 1
