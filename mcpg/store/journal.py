@@ -36,13 +36,15 @@ ROWS = {
 class Also:
     """
     A companion statement. With `expect`, another number of affected rows raises `refuse()` and undoes the whole unit;
-    a violated constraint raises it too.
+    a violated constraint raises it too. The first *sums* parameters do nothing but add to the counters of its row, as long as
+    there is room: where none is negative, two executions for one row are one that adds the sum.
     """
 
     sql: str
     params: tuple[Any, ...] = ()
     expect: int | None = None
     refuse: Callable[[], McpgError] | None = None
+    sums: int = 0
 
 
 @dataclass(frozen=True, slots=True)

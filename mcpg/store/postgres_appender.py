@@ -1,10 +1,9 @@
 """
 Units on PostgreSQL: a batch's rows are read in one statement, decided in memory, and written in few.
 
-Every statement of the batch has its place in a plan: behind each earlier one that touches a row of its own, unless both
-are of one text, for those are sent together and done in order. So what is done is what one after the other would do, and
-the journal's lines follow at the end, in the order of the units. Statements of which no two touch one row are sent as one,
-whatever their texts, the lines with the last of them: what costs is the way to the server and back.
+Every statement of the batch has its place in a plan (postgres_plan.py); the journal's lines follow at the end, in the order
+of the units. Statements of which no two touch one row are sent as one, whatever their texts, the lines with the last of
+them: what costs is the way to the server and back.
 
 What it wrote last of a row it remembers and does not read again. Others may have written to it since: so the update of a
 move compares all that an event is decided on (`_SAME`), and one that was decided on an old row matches nothing.
@@ -14,10 +13,11 @@ Called by postgres_writer.py, inside its transaction. A refusal leaves that tran
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 
@@ -39,16 +39,17 @@ from mcpg.store.journal import (
     moved_on,
     refusal,
 )
-from mcpg.store.sql import access, dollars, for_all, for_many, takes_many
+from mcpg.store.postgres_plan import MOST, Group, Plan, Statement, parted
+from mcpg.store.sql import access, dollars, for_all, for_many
 
 Connection = Any  # asyncpg.Connection: it comes without types
 
 REMEMBERED = 4096  # rows
-MOST = 64  # executions of one text that become one statement
 OFTEN = (
     3  # times that texts were seen together, before they become one statement: to prepare it costs more than to send it
 )
 # What companions may set, which does not change a row's version: with that, all of a Head.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _SAME = (
     " AND attempt=? AND deadline_at IS NOT DISTINCT FROM ? AND lease_owner IS NOT DISTINCT FROM ?"
     " AND lease_until IS NOT DISTINCT FROM ?"
@@ -57,72 +58,6 @@ _SAME = (
 
 class Violation(Exception):
     """A constraint, or an expectation, of some statement among many: whose it was is found out one by one."""
-
-
-class _Statement(NamedTuple):
-    params: tuple[Any, ...]
-    expect: int | None
-    refuse: Callable[[str], McpgError]
-
-
-_Last = tuple[int, str]  # a wave and a text
-
-
-class _Plan:
-    """Statements in waves: those of one wave and one text go together."""
-
-    def __init__(self) -> None:
-        self.waves: list[dict[str, list[_Statement]]] = []
-        self.lines: list[tuple[Any, ...]] = []
-        self._touched: dict[tuple[str, bool], _Touched] = {}  # by table, and whether they do nothing but add
-
-    def add(self, sql: str, statement: _Statement) -> None:
-        """In the first wave that comes behind all that touched what it touches."""
-        wave = 0
-        touched = access(sql)
-        for each in touched:
-            row = each.row(statement.params)
-            for adds in (False,) if each.adds else (False, True):  # two that add may come in any order
-                before = self._touched.get((each.table, adds))
-                if before is not None:
-                    wave = max(wave, before.after(row, sql))
-        while len(self.waves) <= wave:
-            self.waves.append({})
-        self.waves[wave].setdefault(sql, []).append(statement)
-        for each in touched:
-            kind = (each.table, each.adds)
-            seen = self._touched.get(kind)
-            if seen is None:
-                seen = self._touched[kind] = _Touched()
-            seen.note(each.row(statement.params), wave, sql)
-
-
-class _Touched:
-    """What touched one table so far."""
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, Any], _Last] = {}  # the last statement on a row
-        self._columns: dict[str, int] = {}  # the last wave by the column that named its rows
-        self._whole: _Last | None = None  # the last statement on all of it
-
-    def after(self, row: tuple[str, Any] | None, sql: str) -> int:
-        """The first wave in which *sql* may touch *row*, or all of it (None)."""
-        first = 0
-        for last in (self._whole, None if row is None else self._rows.get(row)):
-            if last is not None:
-                first = max(first, last[0] if last[1] == sql else last[0] + 1)
-        for column, wave in self._columns.items():
-            if row is None or column != row[0]:
-                first = max(first, wave + 1)
-        return first
-
-    def note(self, row: tuple[str, Any] | None, wave: int, sql: str) -> None:
-        if row is None:
-            self._whole = (wave, sql)
-        else:
-            self._rows[row] = (wave, sql)
-            if self._columns.get(row[0], -1) < wave:
-                self._columns[row[0]] = wave
 
 
 class Appender:
@@ -135,16 +70,16 @@ class Appender:
         self._con: Connection = None
         self._scribe = scribe
         self._heads: dict[tuple[str, str], Head | None] = {}
-        self._plan = _Plan()
+        self._plan = Plan()
         self._types: dict[str, tuple[str, ...]] = {}  # of the parameters of a text
-        self._met: Counter[tuple[tuple[str, int], ...]] = Counter()
+        self._met: Counter[tuple[str, ...]] = Counter()
 
     async def apply(self, con: Connection, units: Sequence[Unit], *, strictly: bool = False) -> list[list[Line]]:
         """
         The lines of each unit. Raises the first refusal, Violation, or what the database says; call `forget` then, for a
         refusal that was decided on what is remembered may be none.
         """
-        self._con, self._plan = con, _Plan()
+        self._con, self._plan = con, Plan()
         await self._load(units, {(ROWS[s.table.name], s.subject) for u in units for s in u if isinstance(s, Birth)})
         lines = [await self._unit(unit, units, strictly=strictly) for unit in units]
         await self._flush()
@@ -168,7 +103,7 @@ class Appender:
                     begun = first_event(step, unit[at + 1 :])
                     lines += self._birth(step, begun)
                 case Also():
-                    self._plan.add(step.sql, _Statement(step.params, step.expect, _refused(step)))
+                    self._plan.add(step.sql, Statement(step.params, step.expect, _refused(step), step.sums))
                     self._forget(step)
             if strictly:
                 await self._flush(strictly=True)
@@ -205,7 +140,7 @@ class Appender:
         self, sql: str, params: tuple[Any, ...], head: Head, key: tuple[str, str], expect: int | None,
         refuse: Callable[[str], McpgError],
     ) -> None:  # fmt: skip
-        self._plan.add(sql, _Statement(params, expect, refuse))
+        self._plan.add(sql, Statement(params, expect, refuse))
         self._heads[key] = head
 
     def _forget(self, also: Also) -> None:
@@ -243,25 +178,22 @@ class Appender:
     # ---- what is written
 
     async def _flush(self, *, strictly: bool = False) -> None:
-        plan, self._plan = self._plan, _Plan()
+        plan, self._plan = self._plan, Plan()
         for number, wave in enumerate(plan.waves, 1):
-            together: list[tuple[str, list[_Statement]]] = []
-            for sql, statements in wave.items():
-                if not strictly and _are_apart(sql, statements):
-                    together.append((sql, statements))
-                else:
-                    await self._send(sql, statements)
+            alone, together = (list(wave.items()), []) if strictly else parted(wave)
+            for sql, statements in alone:
+                await self._send(sql, statements)
             if number == len(plan.waves) and together and len(plan.lines) <= MOST:
-                lines = [_Statement(line, None, _no_refusal) for line in plan.lines]
+                lines = [Statement(line, None, _no_refusal) for line in plan.lines]
                 together += [(INSERT_LINE, lines)] if lines else []
                 plan.lines = []
             if together:
                 await self._send_together(together)
         for start in range(0, len(plan.lines), MOST):
             some = plan.lines[start : start + MOST]
-            await self._send_by_text(INSERT_LINE, [_Statement(line, None, _no_refusal) for line in some])
+            await self._send_by_text(INSERT_LINE, [Statement(line, None, _no_refusal) for line in some])
 
-    async def _send(self, sql: str, statements: list[_Statement]) -> None:
+    async def _send(self, sql: str, statements: list[Statement]) -> None:
         try:
             if len(statements) == 1:
                 [one] = statements
@@ -282,9 +214,9 @@ class Appender:
             if statement.expect is not None and count != statement.expect:
                 raise statement.refuse(f"{count} rows matched")
 
-    async def _send_together(self, groups: list[tuple[str, list[_Statement]]]) -> None:
+    async def _send_together(self, groups: list[Group]) -> None:
         """Statements that touch no row twice, as one; those that are not often seen with each other are sent by text."""
-        met = tuple([(sql, _size(statements)) for sql, statements in groups])
+        met = tuple([sql for sql, _ in groups])
         if len(self._met) > REMEMBERED:
             self._met.clear()
         self._met[met] += 1
@@ -292,26 +224,21 @@ class Appender:
             for sql, statements in groups:
                 await self._send_by_text(sql, statements)
             return
-        parts = tuple([(sql, await self._types_of(sql), size) for sql, size in met])
-        params: list[Any] = []
-        for (_, types, size), (_, statements) in zip(parts, groups, strict=True):
-            _fill(params, statements, len(types), size)
+        parts = tuple([(sql, await self._types_of(sql)) for sql in met])
         try:
-            counts = await self._con.fetchrow(for_all(parts), *params)
+            counts = await self._con.fetchrow(for_all(parts), *(_json(statements) for _, statements in groups))
         except asyncpg.IntegrityConstraintViolationError as exc:
             raise Violation(exc.message) from exc
         for count, (_, statements) in zip(counts, groups, strict=True):
             _check(count, statements)
 
-    async def _send_by_text(self, sql: str, statements: list[_Statement]) -> None:
+    async def _send_by_text(self, sql: str, statements: list[Statement]) -> None:
         """As one statement; a lone one as it stands, for that is prepared already or the sooner."""
         if len(statements) == 1:
             await self._send(sql, statements)
             return
-        types, size, params = await self._types_of(sql), _size(statements), list[Any]()
-        _fill(params, statements, len(types), size)
         try:
-            done = await self._con.execute(_for_many(sql, types, size), *params)
+            done = await self._con.execute(_for_many(sql, await self._types_of(sql)), _json(statements))
         except asyncpg.IntegrityConstraintViolationError as exc:
             raise Violation(exc.message) from exc
         _check(int(done.rpartition(" ")[2]), statements)
@@ -324,35 +251,20 @@ class Appender:
         return types
 
 
-def _size(statements: list[_Statement]) -> int:
-    """The power of four that holds them: so there are few texts to prepare."""
-    return 1 << 2 * (((len(statements) - 1).bit_length() + 1) // 2)
+@lru_cache(maxsize=64)
+def _names(width: int) -> tuple[str, ...]:
+    return tuple([f"p{number}" for number in range(1, width + 1)])
 
 
-def _fill(params: list[Any], statements: list[_Statement], width: int, size: int) -> None:
-    for statement in statements:
-        params += statement.params
-    params += [None] * (width * (size - len(statements)))
+def _json(statements: list[Statement]) -> str:
+    """Their parameters, as `for_many` takes them."""
+    names = _names(len(statements[0].params))
+    return _encode([dict(zip(names, statement.params, strict=True)) for statement in statements])
 
 
-def _check(count: int, statements: list[_Statement]) -> None:
+def _check(count: int, statements: list[Statement]) -> None:
     if statements[0].expect is not None and count != len(statements):
         raise Violation(f"{count} rows of {len(statements)} matched")
-
-
-def _are_apart(sql: str, statements: list[_Statement]) -> bool:
-    """
-    Whether they can be one statement, and part of one: no two of them touch one row, and the number of rows tells whether
-    each found its own. Those that add may share a row with others that do.
-    """
-    [*several] = {s.expect for s in statements}
-    if not takes_many(sql) or several not in ([None], [1]) or len(statements) > MOST:
-        return False
-    [touched] = access(sql)
-    if touched.adds or (several == [1] and touched.column != "id" and not sql.startswith("INSERT")):
-        return False
-    rows = {touched.row(s.params) for s in statements}
-    return len(rows) == len(statements) and (touched.column, None) not in rows
 
 
 def _no_refusal(cause: str) -> McpgError:
@@ -369,8 +281,8 @@ def _compared(sql: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _for_many(sql: str, types: tuple[str, ...], rows: int) -> str:
-    return for_many(sql, types, rows)
+def _for_many(sql: str, types: tuple[str, ...]) -> str:
+    return for_many(sql, types)
 
 
 @lru_cache(maxsize=256)

@@ -57,43 +57,35 @@ def takes_many(sql: str) -> bool:
     return sql.startswith("UPDATE ") and "SELECT" not in sql.upper() and "?" in where and access(sql)[0].column != ""
 
 
-def for_many(sql: str, types: tuple[str, ...], rows: int, before: int = 0) -> str:
+def for_many(sql: str, types: tuple[str, ...], param: int = 1) -> str:
     """
-    One statement that does in order what *rows* executions of *sql* do, given their parameters one after the other, of
-    these types each, behind *before* others. One whose row of `access` is None does nothing: so texts of few lengths do for
-    any number.
+    One statement that does in order what many executions of *sql* do. Their parameters, of *types* each, are its parameter
+    number *param*: a JSON list of `{"p1": …, "p2": …}`. So one text does for any number of them.
     """
-    width = len(types)
-    names = ",".join(f"p{number}" for number in range(1, width + 1))
-    first = ",".join(f"${before + number}::{type_}" for number, type_ in enumerate(types, 1))
-    rest = "".join(
-        f",({row},{','.join(f'${before + row * width + number}' for number in range(1, width + 1))})"
-        for row in range(1, rows)
-    )
-    many = f"(VALUES (0,{first}){rest}) AS w(number,{names})"
+    names = [f"p{number}" for number in range(1, len(types) + 1)]
+    columns = ",".join(f"{name} {type_}" for name, type_ in zip(names, types, strict=True))
+    rows = f"ROWS FROM (json_to_recordset(${param}::json) AS ({columns}))"
+    many = f"{rows} WITH ORDINALITY AS w({','.join(names)},number)"
     if insert := _INSERT.match(sql):
         head, tail = sql[: insert.start(3)].rpartition(" VALUES(")[0], sql[insert.end() :]
-        there = f"w.p{access(sql)[0].param + 1} IS NOT NULL"
-        return f"{head} SELECT {placed(insert[3], 'w.p')} FROM {many} WHERE {there} ORDER BY w.number{tail}"  # noqa: S608
+        return f"{head} SELECT {placed(insert[3], 'w.p')} FROM {many} ORDER BY w.number{tail}"  # noqa: S608
     change, _, where = placed(sql, "w.p").partition(" WHERE ")
     return f"{change} FROM {many} WHERE {where}"
 
 
-Part = tuple[str, tuple[str, ...], int]  # a text, the types of its parameters, and how often it is executed
+Part = tuple[str, tuple[str, ...]]  # a text, and the types of its parameters
 
 
 @lru_cache(maxsize=512)
 def for_all(parts: tuple[Part, ...]) -> str:
     """
-    One statement that does what the executions of several texts do, of which no two touch one row; it answers with one row,
-    the number of rows that each text changed.
+    One statement that does what the executions of several texts do, of which no two touch one row; each text has one
+    parameter, as `for_many` says. It answers with one row, the number of rows that each text changed.
     """
-    done, before = [], 0
-    for sql, types, rows in parts:
-        done.append(for_many(sql, types, rows, before))
-        before += len(types) * rows
-    steps = ",".join(f"s{number} AS ({text} RETURNING 1)" for number, text in enumerate(done))
-    counts = ",".join(f"(SELECT count(*) FROM s{number})" for number in range(len(done)))  # noqa: S608
+    steps = ",".join(
+        f"s{number} AS ({for_many(sql, types, number)} RETURNING 1)" for number, (sql, types) in enumerate(parts, 1)
+    )
+    counts = ",".join(f"(SELECT count(*) FROM s{number})" for number in range(1, len(parts) + 1))  # noqa: S608
     return f"WITH {steps} SELECT {counts}"
 
 

@@ -166,12 +166,13 @@ def reserve(cluster_id: str, instance_id: str, operation_id: str, more: Amounts)
         Also(
             "UPDATE cluster SET gateways_used=gateways_used+?1,cpu_millicores_used=cpu_millicores_used+?2,"
             "memory_bytes_used=memory_bytes_used+?3 WHERE id=?4 AND state='registered'"
-            " AND (?1=0 OR gateways_used+?1<=gateways_max)"
-            " AND (?2=0 OR cpu_millicores_total IS NULL OR cpu_millicores_used+?2<=cpu_millicores_total)"
-            " AND (?3=0 OR memory_bytes_total IS NULL OR memory_bytes_used+?3<=memory_bytes_total)",
+            " AND (CAST(?1 AS BIGINT)=0 OR gateways_used+?1<=gateways_max)"
+            " AND (CAST(?2 AS BIGINT)=0 OR cpu_millicores_total IS NULL OR cpu_millicores_used+?2<=cpu_millicores_total)"
+            " AND (CAST(?3 AS BIGINT)=0 OR memory_bytes_total IS NULL OR memory_bytes_used+?3<=memory_bytes_total)",
             (places, cpu, memory, cluster_id),
             expect=1,
             refuse=lambda: TemporaryError("the chosen cluster filled up meanwhile", delay=0.0),
+            sums=3,
         ),
         Also(
             "INSERT INTO reservation(instance_id,cluster_id,operation_id,places,cpu_millicores,memory_bytes)"

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from mcpg.errors import Conflict
+from mcpg.errors import Conflict, TemporaryError
 from mcpg.machines import cluster
 from mcpg.machines.cluster import Event
+from mcpg.store import writes
 from mcpg.store.database import Database
 from mcpg.store.journal import Also, Birth, Fire
 from tests.conftest import NewDatabase
@@ -82,6 +83,74 @@ async def test_a_batch_that_was_seen_often_is_one_statement_and_does_the_same(db
     assert [seq for _, seq in begun] == [1, 2] * (len(begun) // 2), "a birth's line, then the first event's"
     assert [subject for subject, _ in begun[::2]] == [subject for subject, _ in begun[1::2]]
     assert db.writer.one_by_one == 0  # type: ignore[attr-defined]
+
+
+AWKWARD = 'it\'s \\ "quoted" ${x} \u2028 \n\t € 𝄞'
+
+
+async def test_values_are_the_same_whether_they_go_together_or_not(db: Database) -> None:
+    """Text that JSON and SQL quote, numbers beyond 32 and 53 bits, and nothing at all."""
+    names = [f"c{i}" for i in range(4)]
+    await asyncio.gather(*(born(db, name) for name in names))
+    said = "UPDATE cluster SET reason=?,memory_bytes_used=?,last_seen_at=?,cpu_millicores_total=? WHERE id=?"
+    for count in (1, 4, 4, 4, 4):
+        written = [(f"{AWKWARD}{name}", 2**53 + i, None, i or None, name) for i, name in enumerate(names[:count])]
+        await asyncio.gather(*(db.writer.execute(Also(said, each, expect=1)) for each in written))
+        rows = await db.rows(
+            "SELECT reason,memory_bytes_used,last_seen_at,cpu_millicores_total,id FROM cluster ORDER BY id"
+        )
+        assert [tuple(row.values()) for row in rows[:count]] == written
+    assert db.writer.one_by_one == 0  # type: ignore[attr-defined]
+
+
+async def taken(db: Database) -> tuple[int, ...]:
+    [row] = await db.rows("SELECT gateways_used,cpu_millicores_used,memory_bytes_used FROM cluster WHERE id='c1'")
+    return tuple(row.values())
+
+
+async def test_room_that_is_taken_at_once_is_one_sum_and_each_has_its_own_reservation(db: Database) -> None:
+    """Again and again, so that it goes together: what is added to the cluster is what the reservations say."""
+    await born(db)
+    await db.writer.execute(Also("UPDATE cluster SET gateways_max=100,memory_bytes_total=?", (2**45,), expect=1))
+    for round_ in range(6):
+        asked = [writes.reserve("c1", f"i{round_}-{n}", "op", (1, 250 * n, 2**31)) for n in range(4)]
+        await asyncio.gather(*(db.writer.submit(each) for each in asked))
+        assert await taken(db) == (4 * (round_ + 1), 1500 * (round_ + 1), 2**33 * (round_ + 1))
+        held = await db.rows("SELECT sum(places) AS p,sum(cpu_millicores) AS c,sum(memory_bytes) AS m FROM reservation")
+        assert tuple(int(value) for value in held[0].values()) == await taken(db)
+    assert db.writer.one_by_one == 0  # type: ignore[attr-defined]
+
+
+async def test_a_sum_that_does_not_fit_is_asked_for_one_by_one(db: Database) -> None:
+    await born(db)
+    await db.writer.execute(Also("UPDATE cluster SET gateways_max=3", expect=1))
+    asked = [writes.reserve("c1", f"i{n}", "op", (1, 0, 0)) for n in range(5)]
+    told = await asyncio.gather(*(db.writer.submit(each) for each in asked), return_exceptions=True)
+    assert [type(each) for each in told] == [list, list, list, TemporaryError, TemporaryError]
+    assert await taken(db) == (3, 0, 0)
+    assert len(await db.rows("SELECT 1 FROM reservation")) == 3
+
+
+async def test_what_gives_back_is_not_summed_with_what_takes(db: Database) -> None:
+    """Their sum would fit where the one that takes, which is first, does not."""
+    await born(db)
+    await db.writer.execute(Also("UPDATE cluster SET gateways_max=3,gateways_used=3", expect=1))
+    take, give = writes.reserve("c1", "i1", "op", (1, 0, 0))[:1], writes.reserve("c1", "i2", "op", (-1, 0, 0))[:1]
+    told = await asyncio.gather(db.writer.submit(take), db.writer.submit(give), return_exceptions=True)
+    assert [type(each) for each in told] == [TemporaryError, list]
+    assert await taken(db) == (2, 0, 0)
+
+
+async def test_two_texts_that_add_to_one_row_are_both_done(db: Database) -> None:
+    """One statement changes a row once: the second text has to be another."""
+    await born(db)
+    await db.writer.execute(Also("UPDATE cluster SET gateways_max=1000", expect=1))
+    other = "UPDATE cluster SET gateways_used=gateways_used+? WHERE id=?"
+    for round_ in range(5):
+        asked = [writes.reserve("c1", f"i{round_}-{n}", "op", (1, 0, 0)) for n in range(2)]
+        more = [(Also(other, (10, "c1"), expect=1),) for _ in range(2)]
+        await asyncio.gather(*(db.writer.submit(each) for each in (*asked, *more)))
+        assert await taken(db) == (22 * (round_ + 1), 0, 0)
 
 
 async def test_one_refusal_in_a_batch_that_goes_together_is_its_callers_alone(db: Database) -> None:

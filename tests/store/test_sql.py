@@ -64,22 +64,21 @@ TYPES = ("int8", "varchar")
 
 
 def test_many_executions_become_one_statement() -> None:
-    assert for_many("UPDATE t SET a=?1 WHERE id=?2 AND a<?1", TYPES, 2) == (
-        "UPDATE t SET a=w.p1 FROM (VALUES (0,$1::int8,$2::varchar),(1,$3,$4)) AS w(number,p1,p2) WHERE id=w.p2 AND a<w.p1"
+    assert for_many("UPDATE t SET a=?1 WHERE id=?2 AND a<?1", TYPES) == (
+        "UPDATE t SET a=w.p1 FROM ROWS FROM (json_to_recordset($1::json) AS (p1 int8,p2 varchar)) WITH ORDINALITY"
+        " AS w(p1,p2,number) WHERE id=w.p2 AND a<w.p1"
     )
-    assert for_many("INSERT INTO t(a,id) VALUES(?,?) ON CONFLICT DO NOTHING", TYPES, 1, before=3) == (
-        "INSERT INTO t(a,id) SELECT w.p1,w.p2 FROM (VALUES (0,$4::int8,$5::varchar)) AS w(number,p1,p2)"
-        " WHERE w.p2 IS NOT NULL ORDER BY w.number ON CONFLICT DO NOTHING"
+    assert for_many("INSERT INTO t(a,id) VALUES(?,?) ON CONFLICT DO NOTHING", TYPES, 3) == (
+        "INSERT INTO t(a,id) SELECT w.p1,w.p2 FROM ROWS FROM (json_to_recordset($3::json) AS (p1 int8,p2 varchar))"
+        " WITH ORDINALITY AS w(p1,p2,number) ORDER BY w.number ON CONFLICT DO NOTHING"
     )
 
 
 def test_statements_of_several_texts_become_one_that_counts() -> None:
-    parts = (("UPDATE t SET a=? WHERE id=?", TYPES, 1), ("INSERT INTO u(id) VALUES(?)", ("text",), 1))
-    assert for_all(parts) == (
-        "WITH s0 AS (UPDATE t SET a=w.p1 FROM (VALUES (0,$1::int8,$2::varchar)) AS w(number,p1,p2) WHERE id=w.p2 RETURNING 1),"
-        "s1 AS (INSERT INTO u(id) SELECT w.p1 FROM (VALUES (0,$3::text)) AS w(number,p1) WHERE w.p1 IS NOT NULL"
-        " ORDER BY w.number RETURNING 1) SELECT (SELECT count(*) FROM s0),(SELECT count(*) FROM s1)"
-    )
+    parts = (("UPDATE t SET a=? WHERE id=?", TYPES), ("INSERT INTO u(id) VALUES(?)", ("text",)))
+    first, second = for_many(*parts[0], 1), for_many(*parts[1], 2)
+    counts = "(SELECT count(*) FROM s1),(SELECT count(*) FROM s2)"
+    assert for_all(parts) == f"WITH s1 AS ({first} RETURNING 1),s2 AS ({second} RETURNING 1) SELECT {counts}"
 
 
 ALONE = {
