@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -11,9 +12,11 @@ import pytest
 from mcpg.errors import Conflict, TemporaryError
 from mcpg.machines import cluster
 from mcpg.machines.cluster import Event
-from mcpg.store import writes
+from mcpg.store import journal, writes
 from mcpg.store.database import Database
 from mcpg.store.journal import Also, Birth, Fire
+from mcpg.store.postgres_link import INDEXED, connect
+from mcpg.store.sql import for_many
 from tests.conftest import NewDatabase
 from tests.store.conftest import COLUMNS, born
 from tests.store.test_postgres import turn
@@ -201,3 +204,33 @@ async def test_a_read_that_cannot_be_answered_is_its_callers_mistake_alone(db: D
     assert await good == {"id": "c1"}
     with pytest.raises(asyncpg.DataError):
         await bad
+
+
+async def test_what_is_done_together_finds_its_rows_by_an_index(db: Database, url: str) -> None:
+    """The plan is made once for any number of rows, and maybe while the table is empty."""
+    sql = for_many(journal._update("operation", ("error",)), ("text",) * 12)
+    con = await connect(url, **INDEXED)
+    try:
+        await con.execute(f"PREPARE many(json) AS {re.sub('[$]1::json', '$1', _typed(sql))}")
+        plan = "\n".join(row[0] for row in await con.fetch("EXPLAIN EXECUTE many('[]')"))
+    finally:
+        await con.close()
+    assert "Index Scan using operation_pkey" in plan, plan
+    assert "Seq Scan" not in plan
+
+
+def _typed(sql: str) -> str:
+    """Of the row's numbers, which PostgreSQL would not take text for."""
+    columns = {
+        1: "text",
+        2: "int",
+        3: "text",
+        4: "int8",
+        5: "text",
+        6: "int8",
+        7: "int",
+        8: "int8",
+        9: "int8",
+        12: "int",
+    }
+    return re.sub(r"p(\d+) text", lambda found: f"p{found[1]} {columns.get(int(found[1]), 'text')}", sql)
