@@ -13,7 +13,6 @@ Called by postgres_writer.py, inside its transaction. A refusal leaves that tran
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
@@ -22,6 +21,7 @@ from typing import Any
 import asyncpg
 
 from mcpg.errors import Conflict, McpgError
+from mcpg.machines.chain import canonical, quoted
 from mcpg.store.journal import (
     HEAD,
     INSERT_LINE,
@@ -49,7 +49,6 @@ OFTEN = (
     3  # times that texts were seen together, before they become one statement: to prepare it costs more than to send it
 )
 # What companions may set, which does not change a row's version: with that, all of a Head.
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _SAME = (
     " AND attempt=? AND deadline_at IS NOT DISTINCT FROM ? AND lease_owner IS NOT DISTINCT FROM ?"
     " AND lease_until IS NOT DISTINCT FROM ?"
@@ -251,15 +250,22 @@ class Appender:
         return types
 
 
-@lru_cache(maxsize=64)
-def _names(width: int) -> tuple[str, ...]:
-    return tuple([f"p{number}" for number in range(1, width + 1)])
-
-
 def _json(statements: list[Statement]) -> str:
     """Their parameters, as `for_many` takes them."""
-    names = _names(len(statements[0].params))
-    return _encode([dict(zip(names, statement.params, strict=True)) for statement in statements])
+    row = _row(len(statements[0].params))
+    return f"[{','.join([row % tuple([_value(value) for value in s.params]) for s in statements])}]"
+
+
+@lru_cache(maxsize=64)
+def _row(width: int) -> str:
+    return "{" + ",".join(f'"p{number}":%s' for number in range(1, width + 1)) + "}"
+
+
+def _value(value: Any) -> str:
+    """As JSON; nearly all is text, numbers or nothing."""
+    if value.__class__ is str:
+        return quoted(value)
+    return "null" if value is None else repr(value) if value.__class__ is int else canonical(value)
 
 
 def _check(count: int, statements: list[Statement]) -> None:
