@@ -29,11 +29,7 @@ log = logging.getLogger("mcpg.engine")
 Row = dict[str, Any]
 
 CLOCKS_AGREE_S = 1.0  # to within that much nobody is told that they do not
-
-
-def _silent_s(row: Row) -> float:
-    """How long a replica had been silent when we looked: both times are of the database's clock."""
-    return float(row["asked_at"] - row["seen_at"]) / 1e6
+LATE_S = RENEW_S + 1.0  # between two heartbeats of ours: what held one up so long may have held up those of the others
 
 
 class Leases:
@@ -58,6 +54,7 @@ class Leases:
         self.ahead_s: float | None = None  # how far our clock is ahead of the database's, as of the last heartbeat
         self._is_off = False
         self._trusted_until = 0.0
+        self._back_at = 0  # by the database's clock: since when our heartbeats go through again, for a lease's time
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._look = asyncio.Event()
@@ -89,7 +86,7 @@ class Leases:
         row = self._replicas.get(epoch or "")
         if row is None:
             return False
-        return _silent_s(row) + time.monotonic() - self._looked < LEASE_S
+        return self._silent_s(row) + time.monotonic() - self._looked < LEASE_S
 
     def serves(self, grpc_url: str) -> bool:
         """
@@ -97,7 +94,15 @@ class Leases:
         because this process stood still, makes nobody dead: their gateways would be started anew.
         """
         mine = grpc_url == self.me.grpc_url
-        return mine or any(r["grpc_url"] == grpc_url and _silent_s(r) < LEASE_S for r in self._replicas.values())
+        return mine or any(r["grpc_url"] == grpc_url and self._silent_s(r) < LEASE_S for r in self._replicas.values())
+
+    def _silent_s(self, row: Row) -> float:
+        """
+        How long a replica had been silent when we looked, both times by the database's clock. While the database was away
+        nobody could be heard: that silence counts from when we were back ourselves. Who left (0) has been silent all along.
+        """
+        seen_at = row["seen_at"] and max(row["seen_at"], self._back_at)
+        return float(row["asked_at"] - seen_at) / 1e6
 
     def others_run_gateways(self) -> bool:
         """Whether another control plane on this database lives that has a provisioner."""
@@ -171,8 +176,9 @@ class Leases:
             again = lease.introduce(self.me, now, self._until(now), self._db.clock_sql)
             await self._db.writer.execute(*again)
             self.renamed(self.me.id)
+        is_back = time.monotonic() - (self._trusted_until - TRUST_S) > LATE_S
         self._trust(began)
-        await self._see_replicas()
+        await self._see_replicas(is_back=is_back)
         await self._reconcile()
 
     def _until(self, now: int) -> int:
@@ -197,13 +203,19 @@ class Leases:
             log.warning("leases may have run out: nothing is driven until the database answers")
         self.drop(None)
 
-    async def _see_replicas(self) -> None:
+    async def _see_replicas(self, *, is_back: bool = False) -> None:
+        """*is_back*: our heartbeat was late; others, whom the same may have ailed, have a lease's time to be heard."""
         began, now = time.monotonic(), self._clock()
         found = await reads.replicas(self._db)
         self._replicas, self._looked = {r["epoch"]: r for r in found}, time.monotonic()
         if found:
+            asked_at = found[0]["asked_at"]
+            if not self._back_at:
+                self._back_at = asked_at if is_back else 0
+            elif asked_at - self._back_at > LEASE_S * 1e6:
+                self._back_at = 0  # and not anew at once, however slow the database is: else nobody would ever be dead
             half = (self._looked - began) / 2  # of the round trip: the database looked at its clock somewhere within it
-            self._compare((now - found[0]["asked_at"]) / 1e6 + half, half)
+            self._compare((now - asked_at) / 1e6 + half, half)
 
     def _compare(self, ahead: float, doubt: float) -> None:
         """Our clock is *ahead* seconds ahead of the database's, give or take *doubt*."""
@@ -260,6 +272,8 @@ class Leases:
             return 0
         now = self._clock()
         found = await reads.claimable(self._db, AT_ONCE, runs_gateways=self._runs_gateways)
+        if self._back_at:
+            found = [row for row in found if row["lease_owner"] is None or not self.is_living(row["lease_owner"])]
         claims = [self._claim(row, self._until(now)) for row in found]
         won = [row for row in await asyncio.gather(*claims) if row is not None]
         for row in won:

@@ -22,7 +22,7 @@ from mcpg.host import processes
 from mcpg.host.binary import project_caches
 from mcpg.host.checker import check
 from mcpg.host.loopback import ask_health
-from mcpg.host.processes import Record, Watch
+from mcpg.host.processes import Watch
 from mcpg.host.words import says_port_taken
 from mcpg.provisioners import attachment, told
 from mcpg.provisioners.locks import Locks
@@ -146,8 +146,7 @@ class Local:
 
     @staticmethod
     def _runs(replica: Replica) -> bool:
-        operation_id = replica.launched()
-        record = processes.read_record(replica.pid_file(operation_id)) if operation_id else None
+        record = replica.record()
         return record is not None and processes.is_alive(record.identity, replica.marker)
 
     def dials(self, instance_id: str) -> dict[int, str]:
@@ -309,8 +308,10 @@ class Local:
             if processes.is_alive(watch.identity, watch.marker):
                 return watch
             await asyncio.wait({watch.ended}, timeout=1.0)  # it is dead: the loop has not come round to it yet
-            return None
-        record = await self._record(replica, operation_id)
+            if self._watches.get(replica.key) or not self._is_replaced(replica, watch.identity.pid):
+                return None
+            operation_id = replica.launched()
+        record = await replica.written(operation_id)
         if record is None:
             self._report(replica, operation_id, 0, "its launcher ended before it began", 0)
             return None
@@ -333,32 +334,29 @@ class Local:
             self._report(replica, operation_id, record.identity.pid, reason, record.log_offset)
         return None
 
-    async def _record(self, replica: Replica, operation_id: str) -> Record | None:
-        """A launcher creates its record and writes it in two steps: an empty one is looked at again, for 0.2 s."""
-        for _ in range(20):
-            if record := processes.read_record(replica.pid_file(operation_id)):
-                return record
-            await asyncio.sleep(0.01)
-        return None
+    @staticmethod
+    def _is_replaced(replica: Replica, pid: int) -> bool:
+        """Whether the process on record is another one than *pid*: this one may have ended while we stood still."""
+        record = replica.record()
+        return record is not None and record.identity.pid != pid
 
     def _report(self, replica: Replica, operation_id: str, pid: int, reason: str, log_offset: int) -> None:
-        """Tell, then note that it was told."""
+        """Tell, then note that it was told. Of what another control plane has started anew, an end is no news."""
+        if self._is_replaced(replica, pid):
+            log.info("replica %s (pid %d) ended, %s; another was started since", replica.marker, pid, reason)
+            return
         words = replica.words(log_offset)
         faults.reach("replica:before:report")
         if self._on_exit is not None:
             self._on_exit(Exited(replica.instance_id, replica.number, pid, reason, words))
         faults.reach("replica:between:report")
-        record = processes.read_record(replica.pid_file(operation_id))
-        is_same = record is None or record.identity.pid == pid  # another control plane may have launched it anew
-        if replica.directory.is_dir() and is_same:
+        if replica.directory.is_dir() and not self._is_replaced(replica, pid):
             replica.mark_ended(operation_id, Ended(reason, log_offset))
         faults.reach("replica:after:report")
 
     async def _ask(self, replica: Replica) -> Answer:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        operation_id = replica.launched()
-        record = processes.read_record(replica.pid_file(operation_id)) if operation_id else None
+        began = asyncio.get_running_loop().time()
+        record = replica.record()
         if record is None or not processes.is_alive(record.identity, replica.marker):
             return Answer(replica.number, ok=False, detail="not running")
         owner = processes.listener(replica.port, record.identity, replica.marker)
@@ -368,7 +366,9 @@ class Local:
             return Answer(replica.number, ok=False, detail=detail)
         self._release(replica.key)
         ok, detail = await ask_health(replica.port)
-        return Answer(replica.number, ok=ok, detail=detail, ms=round((loop.time() - began) * 1000, 1))
+        return Answer(
+            replica.number, ok=ok, detail=detail, ms=round((asyncio.get_running_loop().time() - began) * 1000, 1)
+        )
 
     def _release(self, key: tuple[str, int]) -> None:
         if held := self._reserved.pop(key, None):

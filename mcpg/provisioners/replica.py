@@ -11,6 +11,7 @@ The files of one replica: `<state-dir>/gateways/<instance id>/replica-<n>/`, 070
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -24,7 +25,8 @@ from typing import Final
 
 from mcpg import faults
 from mcpg.errors import PermanentError, TemporaryError
-from mcpg.host import words
+from mcpg.host import processes, words
+from mcpg.host.processes import Record
 
 LOG_BYTES: Final = 10 * 1024 * 1024  # a log beyond this becomes log.1 at the next start; log.1 goes
 ROOM_BYTES: Final = 1024 * 1024  # of disk that a replica's files want at least
@@ -86,6 +88,19 @@ class Replica:
     def launched(self) -> str:
         """The operation that started the process on record; "" when there is none."""
         return next((path.stem for path in sorted(self.directory.glob("*.pid"))), "")
+
+    def record(self) -> Record | None:
+        """Of that process, what its launcher wrote."""
+        operation_id = self.launched()
+        return processes.read_record(self.pid_file(operation_id)) if operation_id else None
+
+    async def written(self, operation_id: str) -> Record | None:
+        """A launcher creates its record and writes it in two steps: an empty one is looked at again, for 0.2 s."""
+        for _ in range(20):
+            if record := processes.read_record(self.pid_file(operation_id)):
+                return record
+            await asyncio.sleep(0.01)
+        return None
 
     def forget_launch(self, operation_id: str) -> None:
         """We ended that process: the operation may start another."""

@@ -26,7 +26,8 @@ MIGRATION_LOCK: Final = 0x6D637067_0002
 CHANNEL: Final = "mcpg"
 FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")  # options of a URL that name a file
 
-# A replica that dies, stops or is cut off in a transaction holds the journal's lock until its session ends: these end it.
+# A replica that dies, stops or is cut off in a transaction holds the journal's lock until its session ends: these end it,
+# and where they cannot, who waits for the lock does (postgres_writer.py, `_HELD_BY_NOBODY`).
 SETTINGS: Final = {
     "application_name": "mcpg-control-plane",
     "idle_in_transaction_session_timeout": "5s",
@@ -47,6 +48,9 @@ INDEXED: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
+
+# Of the journal's own connection: its wait for the lock of all replicas ends, and is begun anew, inside a heartbeat's time.
+JOURNAL: Final = INDEXED | {"lock_timeout": "5s"}
 
 
 class _Session(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types

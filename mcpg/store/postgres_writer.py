@@ -24,7 +24,7 @@ from mcpg.store.journal import Line, Scribe, Timeout, Unit, table_timeout
 from mcpg.store.postgres_appender import Appender
 from mcpg.store.postgres_link import (
     CONNECT_S,
-    INDEXED,
+    JOURNAL,
     JOURNAL_LOCK,
     Connection,
     connect,
@@ -39,6 +39,17 @@ log = logging.getLogger("mcpg.store")
 
 _BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})"
 _DURABLE = "SELECT set_config('synchronous_commit','on',false) WHERE current_setting('synchronous_commit')='off'"
+STILL_S = (
+    4.0  # that a session is silent inside its transaction before another ends it; PostgreSQL itself does after 5 s
+)
+# A client prepares a statement and sends it in two steps. One that stops dead between them leaves a session that counts as
+# active, though it waits for its client: no timeout of PostgreSQL ends that, and the lock would be held for ever.
+_HELD_BY_NOBODY = (
+    "SELECT a.pid, pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid=l.pid"  # noqa: S608
+    " WHERE l.locktype='advisory' AND l.granted AND a.datname=current_database() AND l.database=a.datid"
+    f" AND l.classid={JOURNAL_LOCK >> 32} AND l.objid={JOURNAL_LOCK & 0xFFFFFFFF} AND l.objsubid=1"
+    " AND a.wait_event IN ('ClientRead','ClientWrite') AND a.state_change<clock_timestamp()-make_interval(secs=>$1)"
+)
 BACKOFF_S = (0.0, 0.1, 0.3)  # before each attempt at a batch of which nothing can have been written
 
 
@@ -125,7 +136,7 @@ class PostgresWriter(JournalWriter):
         """The fates of *units*, durable. Raises _CommitLost, or anything else when nothing was written."""
         con, appender = await self._connection(), self._appender
         fates: list[list[Line] | BaseException] = []
-        await con.execute(_BEGIN)
+        await _begin(con)
         try:  # most batches hold no refusal, and then need no savepoints
             fates.extend(await appender.apply(con, units))
         except Exception as exc:  # some unit was refused: which one, and how, is found out below
@@ -134,7 +145,7 @@ class PostgresWriter(JournalWriter):
             self.one_by_one += 1
             appender.forget()
             await con.execute("ROLLBACK")
-            await con.execute(_BEGIN)
+            await _begin(con)
             fates = [await _apply(con, appender, unit) for unit in units]
         if faults.armed is not None:
             reach("before", fates)
@@ -150,7 +161,7 @@ class PostgresWriter(JournalWriter):
 
     async def _connection(self) -> Connection:
         if self._con is None or self._con.is_closed():
-            self._con = await connect(self._url, **INDEXED)
+            self._con = await connect(self._url, **JOURNAL)
             await self._con.execute(_DURABLE)
         return self._con
 
@@ -160,6 +171,20 @@ class PostgresWriter(JournalWriter):
         con, self._con = self._con, None
         if con is not None:
             con.terminate()
+
+
+async def _begin(con: Connection) -> None:
+    """A transaction that has the journal's lock. Who holds it and stands still is not waited for: its session is ended."""
+    try:
+        await con.execute(_BEGIN)
+    except asyncpg.LockNotAvailableError:
+        await con.execute("ROLLBACK")
+        for pid, is_ended in await con.fetch(_HELD_BY_NOBODY, STILL_S):
+            if is_ended:
+                log.warning(
+                    "the journal's lock was held by a control plane that stands still: session %d is ended", pid
+                )
+        await con.execute(_BEGIN)
 
 
 async def _apply(con: Connection, appender: Appender, unit: Unit) -> list[Line] | BaseException:

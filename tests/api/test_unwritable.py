@@ -74,7 +74,8 @@ async def test_readyz_says_no_when_no_heartbeat_went_through_for_too_long(plane:
 async def test_a_lock_that_is_not_had_in_time_is_the_databases_fault(
     start_plane: StartPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(postgres_link.SETTINGS, "lock_timeout", "100ms")  # type: ignore[attr-defined]
+    for settings in (postgres_link.SETTINGS, postgres_link.JOURNAL):
+        monkeypatch.setitem(settings, "lock_timeout", "100ms")  # type: ignore[arg-type]
     async with start_plane() as plane:
         stranger = await asyncpg.connect(plane.db_url)
         async with stranger.transaction():

@@ -117,3 +117,41 @@ async def test_what_another_started_is_watched_after_a_look_and_its_end_is_told(
     subprocess.run(["kill", "-9", str(placed.pid)], check=True)
     async with asyncio.timeout(20):
         assert await told.get() == placed.pid
+
+
+async def test_an_end_that_was_slept_through_is_no_news_once_another_was_started(
+    make: Make, fake: Fake, instance_id: str, state_dir: Path
+) -> None:
+    """Or the agent of the new process would be shown as departed, by whoever stood still meanwhile."""
+    told: list[int] = []
+    gateway = fake(SLEEPER)
+    asleep, one = make(gateway, grpc_url="http://127.0.0.1:1"), make(gateway, grpc_url="http://127.0.0.1:2")
+    await asleep.start(lambda exited: told.append(exited.pid))
+    [old] = await asleep.apply(order(instance_id))
+    [watch] = asleep._watches.values()
+    asyncio.get_running_loop().remove_reader(watch._fd)
+    [new] = await one.apply(order(instance_id, operation_id="op-2"))
+    assert old.pid != new.pid
+    watch._readable()
+    assert told == []
+    asleep.serves = lambda _: True
+    [there] = await asleep.apply(order(instance_id, operation_id="op-2"))
+    assert (there.pid, there.started) == (new.pid, False)
+    assert of_state_dir(state_dir) == [new.pid]
+
+
+async def test_who_has_not_seen_an_end_yet_starts_nothing_beside_what_another_started(
+    make: Make, fake: Fake, instance_id: str, state_dir: Path
+) -> None:
+    gateway = fake(SLEEPER)
+    slow, one = make(gateway, grpc_url="http://127.0.0.1:1"), make(gateway, grpc_url="http://127.0.0.1:2")
+    await slow.start(lambda _: None)
+    await slow.apply(order(instance_id))
+    [watch] = slow._watches.values()
+    asyncio.get_running_loop().remove_reader(watch._fd)
+    [new] = await one.apply(order(instance_id, operation_id="op-2"))
+    slow.serves = lambda _: True
+    asyncio.get_running_loop().call_later(0.05, watch._readable)
+    [there] = await slow.apply(order(instance_id, operation_id="op-3"))
+    assert (there.pid, there.started) == (new.pid, False)
+    assert of_state_dir(state_dir) == [new.pid]

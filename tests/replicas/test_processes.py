@@ -177,7 +177,9 @@ async def test_a_replica_that_stood_still_beyond_its_lease_writes_nothing_and_st
         answer = await client.post(BASE, json={"name": "edge-2", "config_toml": ECHO})
         assert parse_events(answer.text)[-1]["state"] == "ready"
         again = (await client.get(f"/v1/operations/{operation}")).json()
+        agents = [agent for each in (await client.get("/v1/instances")).json() for agent in each["agents"]]
     assert again["history"] == end["history"]
+    assert [agent["state"] for agent in agents] == ["online", "online"], "an end that it slept through is no news"
     assert len(running) == 1
     assert len(gateways(b)) == 2
     assert set(running) < set(gateways(b))

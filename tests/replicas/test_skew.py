@@ -123,3 +123,57 @@ async def test_a_look_that_is_old_makes_nobody_dead(replicas: Start) -> None:
     assert leases.serves(second.control.started.grpc_url)
     await silent_for(first, second.epoch, 11.0)
     assert not leases.serves(second.control.started.grpc_url)
+
+
+async def test_a_database_that_was_away_makes_nobody_dead(replicas: Start) -> None:
+    """
+    Nobody was heard while nobody could write. Who comes back first would else take over what the others drive, and start
+    their gateways anew.
+    """
+    works = held(2)
+    first, second = planes = await replicas(2, given=works)
+    for one in planes:
+        one.freeze()
+    operation = await second.ask("edge-1")
+    await entered(works[1])
+    leases, theirs = first.engine.leases, second.control.started.grpc_url
+    for one in planes:
+        await silent_for(first, one.epoch, 30.0)
+    leases._trusted_until = 0.0
+    await leases.renew()
+    assert leases.is_living(second.epoch)
+    assert leases.serves(theirs)
+    assert await leases.sweep() == 0
+    leases._back_at -= int((LEASE_S + 0.1) * 1e6)  # it is not heard in the time of a lease
+    await leases._see_replicas()
+    assert not leases.is_living(second.epoch)
+    assert not leases.serves(theirs)
+    second.crash()
+    assert await leases.sweep() == 1
+    let_go(works[0])
+    await first.sees(operation, "ready")
+
+
+async def test_a_database_that_is_always_slow_keeps_nobody_alive_that_is_dead(replicas: Start) -> None:
+    first, second = await replicas(2, given=held(2))
+    first.freeze()
+    second.crash()
+    leases, seen = first.engine.leases, list[bool]()
+    await silent_for(first, second.epoch, 60.0)
+    for _ in range(3):
+        leases._trusted_until = 0.0  # each heartbeat of ours comes late
+        await leases.renew()
+        seen.append(leases.is_living(second.epoch))
+        leases._back_at -= bool(leases._back_at) * int(LEASE_S * 1e6)
+    assert seen == [True, False, True]
+
+
+async def test_who_left_as_planned_is_gone_also_after_the_database_was_away(replicas: Start) -> None:
+    first, second = await replicas(2, given=held(2))
+    first.freeze()
+    await second.engine.leases.stop()
+    leases = first.engine.leases
+    leases._trusted_until = 0.0
+    await leases.renew()
+    assert not leases.is_living(second.epoch)
+    assert not leases.serves(second.control.started.grpc_url)
