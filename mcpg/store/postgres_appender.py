@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 
-from mcpg.errors import Conflict, McpgError
+from mcpg.errors import McpgError
 from mcpg.machines.chain import canonical, quoted
 from mcpg.store.journal import (
     HEAD,
@@ -39,8 +39,8 @@ from mcpg.store.journal import (
     moved_on,
     refusal,
 )
-from mcpg.store.postgres_plan import MOST, Group, Plan, Statement, parted
-from mcpg.store.sql import access, dollars, for_all, for_many
+from mcpg.store.postgres_plan import MOST, Group, Plan, Statement, no_refusal, parted
+from mcpg.store.sql import Part, access, dollars, for_all, for_many, literal
 
 Connection = Any  # asyncpg.Connection: it comes without types
 
@@ -53,6 +53,12 @@ _SAME = (
     " AND attempt=? AND deadline_at IS NOT DISTINCT FROM ? AND lease_owner IS NOT DISTINCT FROM ?"
     " AND lease_until IS NOT DISTINCT FROM ?"
 )
+
+
+class Prepared(Protocol):
+    """The statements that a connection keeps prepared under names."""
+
+    async def name_of(self, con: Connection, text: str) -> str: ...
 
 
 class Violation(Exception):
@@ -80,33 +86,68 @@ class Appender:
         """
         self._con, self._plan = con, Plan()
         await self._load(units, {(ROWS[s.table.name], s.subject) for u in units for s in u if isinstance(s, Birth)})
-        lines = [await self._unit(unit, units, strictly=strictly) for unit in units]
+        told: list[list[Line]] = []
+        for unit in units:
+            lines: list[Line] = []
+            begun: Fire | None = None
+            for at, step in enumerate(unit):
+                asked = await self._ask(step, units) if isinstance(step, Fire) and step is not begun else ()
+                begun = self._take(unit, at, begun, lines, *asked)
+                if strictly:
+                    await self._flush(strictly=True)
+            told.append(lines)
         await self._flush()
-        if len(self._heads) > REMEMBERED:
-            self.forget()
-        return lines
+        self._tidy()
+        return told
+
+    def decide(self, units: Sequence[Unit]) -> list[list[Line]] | None:
+        """
+        The lines of each unit, decided on what is remembered; what is to be written is in the plan then: see `call`, and
+        `send`. None where something has to be read first. Raises the first refusal, as `apply` does.
+        """
+        self._plan = Plan()
+        told: list[list[Line]] = []
+        for unit in units:
+            lines: list[Line] = []
+            begun: Fire | None = None
+            for at, step in enumerate(unit):
+                if isinstance(step, Fire) and step is not begun and not self._is_known(step):
+                    self.forget()  # what was decided so far is not written
+                    return None
+                begun = self._take(unit, at, begun, lines)
+            told.append(lines)
+        return told
+
+    async def send(self, con: Connection) -> None:
+        """Write what was decided, inside a transaction. Raises what `apply` raises."""
+        self._con = con
+        await self._flush()
+        self._tidy()
 
     def forget(self) -> None:
         """What is remembered may be wrong, e.g. because it was rolled back."""
         self._heads = {}
 
-    async def _unit(self, unit: Unit, units: Sequence[Unit], *, strictly: bool) -> list[Line]:
-        lines: list[Line] = []
-        begun: Fire | None = None  # written together with the birth before it
-        for at, step in enumerate(unit):
-            match step:
-                case Fire():
-                    if step is not begun:
-                        lines.append(await self._fire(step, units))
-                case Birth():
-                    begun = first_event(step, unit[at + 1 :])
-                    lines += self._birth(step, begun)
-                case Also():
-                    self._plan.add(step.sql, Statement(step.params, step.expect, _refused(step), step.sums))
-                    self._forget(step)
-            if strictly:
-                await self._flush(strictly=True)
-        return lines
+    def _tidy(self) -> None:
+        if len(self._heads) > REMEMBERED:
+            self.forget()
+
+    def _is_known(self, f: Fire) -> bool:
+        return not f.counts and not f.lists and (ROWS[f.table.name], f.subject) in self._heads
+
+    def _take(self, unit: Unit, at: int, begun: Fire | None, lines: list[Line], *asked: dict[str, Any]) -> Fire | None:
+        """One step into the plan, its lines to *lines*; the event that was written together with a birth, if it was one."""
+        match unit[at]:
+            case Fire() as fire:
+                if fire is not begun:
+                    lines.append(self._fire(fire, *asked))
+            case Birth() as birth:
+                begun = first_event(birth, unit[at + 1 :])
+                lines += self._birth(birth, begun)
+            case Also() as also:
+                self._plan.add(also.sql, Statement(also.params, also.expect, _refused(also), also.sums))
+                self._forget(also)
+        return begun
 
     def _birth(self, b: Birth, begun: Fire | None) -> list[Line]:
         several = (self._scribe.birth(b),) if begun is None else self._scribe.begun(b, begun)
@@ -115,20 +156,10 @@ class Appender:
         self._write(made.sql, made.params, made.head, (ROWS[b.table.name], b.subject), None, _refused(b))
         return [each.line for each in several]
 
-    async def _fire(self, f: Fire, units: Sequence[Unit]) -> Line:
+    def _fire(self, f: Fire, *asked: dict[str, Any]) -> Line:
         key = (ROWS[f.table.name], f.subject)
-        if f.counts or f.lists:
-            await self._flush()
-        if key not in self._heads:
-            await self._flush()
-            await self._load(units)
         head = self._heads[key]
-        if f.counts or f.lists:
-            counts = {k: await self._count(ask) for k, ask in f.counts.items()}
-            lists = {k: await self._list(ask) for k, ask in f.lists.items()}
-            made = self._scribe.fire(f, head, counts, lists)
-        else:
-            made = self._scribe.fire(f, head)
+        made = self._scribe.fire(f, head, *asked)
         assert head is not None  # noqa: S101 - the scribe refuses what is not there
         same = (head.attempt, head.deadline_at, head.lease_owner, head.lease_until)
         self._plan.lines.append(made.line_params)
@@ -149,6 +180,17 @@ class Appender:
             self._heads = {key: head for key, head in self._heads.items() if key[0] not in tables}
 
     # ---- what is asked
+
+    async def _ask(self, f: Fire, units: Sequence[Unit]) -> tuple[dict[str, Any], ...]:
+        """What *f* asks for, and the row it moves, with all that comes before it written."""
+        if f.counts or f.lists or (ROWS[f.table.name], f.subject) not in self._heads:
+            await self._flush()
+        if (ROWS[f.table.name], f.subject) not in self._heads:
+            await self._load(units)
+        if not f.counts and not f.lists:
+            return ()
+        counts = {k: await self._count(ask) for k, ask in f.counts.items()}
+        return counts, {k: await self._list(ask) for k, ask in f.lists.items()}
 
     async def _load(self, units: Sequence[Unit], born: Collection[tuple[str, str]] = ()) -> None:
         """The rows of every event of the batch that are not known yet; those that are *born* in it will be."""
@@ -182,15 +224,13 @@ class Appender:
             alone, together = (list(wave.items()), []) if strictly else parted(wave)
             for sql, statements in alone:
                 await self._send(sql, statements)
-            if number == len(plan.waves) and together and len(plan.lines) <= MOST:
-                lines = [Statement(line, None, _no_refusal) for line in plan.lines]
-                together += [(INSERT_LINE, lines)] if lines else []
-                plan.lines = []
+            if number == len(plan.waves) and together:
+                together += plan.take_lines()
             if together:
                 await self._send_together(together)
         for start in range(0, len(plan.lines), MOST):
             some = plan.lines[start : start + MOST]
-            await self._send_by_text(INSERT_LINE, [Statement(line, None, _no_refusal) for line in some])
+            await self._send_by_text(INSERT_LINE, [Statement(line, None, no_refusal) for line in some])
 
     async def _send(self, sql: str, statements: list[Statement]) -> None:
         try:
@@ -215,21 +255,40 @@ class Appender:
 
     async def _send_together(self, groups: list[Group]) -> None:
         """Statements that touch no row twice, as one; those that are not often seen with each other are sent by text."""
+        if len(groups) == 1 or not self._is_often(groups):
+            for sql, statements in groups:
+                await self._send_by_text(sql, statements)
+            return
+        try:
+            await self._con.fetchval(for_all(await self._parts(groups)), *(_json(each) for _, each in groups))
+        except (asyncpg.IntegrityConstraintViolationError, asyncpg.DivisionByZeroError) as exc:
+            raise Violation(exc.message) from exc
+
+    # ---- all of it as one
+
+    async def call(self, con: Connection, prepared: Prepared) -> str:
+        """
+        What does all that was decided, as one statement that fails where a row is not as it was expected; *prepared* are
+        those of this connection. "" where it takes more than one, or is not often seen. The plan stays.
+        """
+        self._con = con
+        groups = self._plan.as_one()
+        if not groups or not self._is_often(groups):
+            return ""
+        name = await prepared.name_of(con, for_all(await self._parts(groups)))
+        return f"EXECUTE {name}({','.join([literal(_json(statements)) for _, statements in groups])})"
+
+    def _is_often(self, groups: list[Group]) -> bool:
         met = tuple([sql for sql, _ in groups])
         if len(self._met) > REMEMBERED:
             self._met.clear()
         self._met[met] += 1
-        if len(groups) == 1 or self._met[met] < OFTEN:
-            for sql, statements in groups:
-                await self._send_by_text(sql, statements)
-            return
-        parts = tuple([(sql, await self._types_of(sql)) for sql in met])
-        try:
-            counts = await self._con.fetchrow(for_all(parts), *(_json(statements) for _, statements in groups))
-        except asyncpg.IntegrityConstraintViolationError as exc:
-            raise Violation(exc.message) from exc
-        for count, (_, statements) in zip(counts, groups, strict=True):
-            _check(count, statements)
+        return self._met[met] >= OFTEN
+
+    async def _parts(self, groups: list[Group]) -> tuple[Part, ...]:
+        return tuple([(sql, await self._types_of(sql), several[0].expect is not None) for sql, several in groups])
+
+    # ---- for themselves
 
     async def _send_by_text(self, sql: str, statements: list[Statement]) -> None:
         """As one statement; a lone one as it stands, for that is prepared already or the sooner."""
@@ -271,10 +330,6 @@ def _value(value: Any) -> str:
 def _check(count: int, statements: list[Statement]) -> None:
     if statements[0].expect is not None and count != len(statements):
         raise Violation(f"{count} rows of {len(statements)} matched")
-
-
-def _no_refusal(cause: str) -> McpgError:
-    return Conflict("a journal line is there already", cause=cause)
 
 
 def _refused(step: Birth | Also) -> Callable[[str], McpgError]:

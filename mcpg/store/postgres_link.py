@@ -32,6 +32,7 @@ SETTINGS: Final = {
     "application_name": "mcpg-control-plane",
     "idle_in_transaction_session_timeout": "5s",
     "lock_timeout": "10s",
+    "standard_conforming_strings": "on",  # in a literal a backslash is one
     "statement_timeout": "15s",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",

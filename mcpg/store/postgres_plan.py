@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mcpg.errors import McpgError
+from mcpg.errors import Conflict, McpgError
+from mcpg.store.journal import INSERT_LINE
 from mcpg.store.sql import access, takes_many
 
 MOST = 64  # executions of one text that become one statement
@@ -26,11 +27,12 @@ class Statement(NamedTuple):
     sums: int = 0
 
 
+Group = tuple[str, list[Statement]]  # a text, and its executions
 _Last = tuple[int, str]  # a wave and a text
 
 
 class Plan:
-    """Statements in waves: those of one wave and one text go together."""
+    """Statements in waves: those of one wave and one text go together. The journal's `lines` come last."""
 
     def __init__(self) -> None:
         self.waves: list[dict[str, list[Statement]]] = []
@@ -60,6 +62,20 @@ class Plan:
             if seen is None:
                 seen = self._touched[kind] = _Touched()
             seen.note(each.row(statement.params), wave, sql)
+
+    def take_lines(self) -> list[Group]:
+        """The journal's lines, where they may be part of one statement; they are not in the plan any more then."""
+        if not self.lines or len(self.lines) > MOST:
+            return []
+        lines, self.lines = self.lines, []
+        return [(INSERT_LINE, [Statement(line, None, no_refusal) for line in lines])]
+
+    def as_one(self) -> list[Group]:
+        """All of it, where it can be one statement and leaves a line; the plan stays. Else nothing."""
+        if len(self.waves) != 1 or not self.lines or len(self.lines) > MOST:
+            return []
+        alone, together = parted(self.waves[0])
+        return [] if alone else [*together, (INSERT_LINE, [Statement(line, None, no_refusal) for line in self.lines])]
 
 
 class _Touched:
@@ -101,9 +117,6 @@ def _sum(one: Statement, other: Statement) -> Statement:
     return one._replace(params=(*added, *one.params[one.sums :]))
 
 
-Group = tuple[str, list[Statement]]  # a text, and its executions
-
-
 def parted(wave: dict[str, list[Statement]]) -> tuple[list[Group], list[Group]]:
     """
     Those that are sent for themselves, and those of which no two touch one row, so that they can be one statement. Of texts
@@ -132,3 +145,7 @@ def _are_apart(sql: str, statements: list[Statement]) -> bool:
         return False
     rows = {touched.row(s.params) for s in statements}
     return len(rows) == len(statements) and (touched.column, None) not in rows
+
+
+def no_refusal(cause: str) -> McpgError:
+    return Conflict("a journal line is there already", cause=cause)

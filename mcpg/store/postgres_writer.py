@@ -3,9 +3,14 @@ The journal on PostgreSQL: one task that owns one connection and commits whateve
 
 Journal transactions of all replicas come one after the other, by an advisory lock that ends with each: so line ids become
 visible in their order, and a unit sees everything before it, as on SQLite. No caller ever touches the connection, so none
-can leave it half used. A connection that is lost is made anew; only when it was lost in COMMIT is it unknown whether the
-batch was written, and its callers are told so. What is remembered of a row from one transaction to the next, the next
-compares with the row: see postgres_appender.py.
+can leave it half used. What is remembered of a row from one transaction to the next, the next compares with the row: see
+postgres_appender.py.
+
+Most batches need nothing that is not remembered, and are one message: BEGIN, the lock, one statement, COMMIT. So they wait
+for the server once, and who is stopped dead while it waits holds the lock no longer than the server works.
+
+A connection that is lost is made anew. When the answer to COMMIT was lost with it, the next transaction looks first whether
+the batch's last line is there; only when none is had in time is it unknown, and its callers are told so.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 
@@ -50,15 +56,48 @@ _HELD_BY_NOBODY = (
     f" AND l.classid={JOURNAL_LOCK >> 32} AND l.objid={JOURNAL_LOCK & 0xFFFFFFFF} AND l.objsubid=1"
     " AND a.wait_event IN ('ClientRead','ClientWrite') AND a.state_change<clock_timestamp()-make_interval(secs=>$1)"
 )
+PREPARED = 128  # batches of different texts that a connection keeps prepared
+# Of a connection that was lost: who is still at work for nobody is ended. By its start too, for a pid is used again.
+_MYSELF = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid=pg_backend_pid()"
+_END_OF = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid=$1 AND backend_start=$2"
+_IS_WRITTEN = "SELECT 1 FROM journal WHERE subject=$1 AND seq=$2 AND hash=$3"
 BACKOFF_S = (0.0, 0.1, 0.3)  # before each attempt at a batch of which nothing can have been written
 
 
+Fates = list[list[Line] | BaseException]
+
+
 class _CommitLost(Exception):
-    """The answer to COMMIT did not come."""
+    """The answer to COMMIT did not come. *fates* are the batch's, if it was written."""
+
+    def __init__(self, why: BaseException, fates: Fates) -> None:
+        super().__init__(words(why))
+        self.fates = fates
+
+
+class _Prepared:
+    """The batches of one connection that are prepared, by their texts."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    async def name_of(self, con: Connection, text: str) -> str:
+        name = self._names.get(text)
+        if name is None:
+            if len(self._names) == PREPARED:
+                await con.execute(";".join([f"DEALLOCATE {each}" for each in self._names.values()]))
+                self._names.clear()
+            name = f"batch_{len(self._names)}"
+            await con.execute(f"PREPARE {name} AS {text}")
+            self._names[text] = name
+        return name
 
 
 class PostgresWriter(JournalWriter):
-    """`one_by_one` counts the batches that held a refusal, so that their units were done one after the other."""
+    """
+    `at_once` counts the batches that were one message, `one_by_one` those that held a refusal, so that their units were done
+    one after the other.
+    """
 
     def __init__(self, url: str, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> None:
         super().__init__()
@@ -68,7 +107,10 @@ class PostgresWriter(JournalWriter):
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._con: Connection | None = None
+        self._prepared = _Prepared()
+        self._myself: tuple[int, Any] | None = None  # pid and start of the server's process behind the connection
         self.one_by_one = 0
+        self.at_once = 0
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -103,48 +145,72 @@ class PostgresWriter(JournalWriter):
     async def _commit(self, batch: list[Waiting]) -> list[Fate]:
         units = [unit for unit, _ in batch]
         failure: Unavailable
+        lost: _CommitLost | None = None
         end = asyncio.get_running_loop().time() + CONNECT_S
         for pause in BACKOFF_S:
             await asyncio.sleep(pause)
             try:
-                fates = await self._transaction(units)
+                fates = await self._transaction(units, lost)
             except _CommitLost as exc:
+                lost = exc
                 await self._drop()
-                failure = Unavailable(
-                    "the database did not say whether it was written",
-                    cause=f"the connection was lost in COMMIT: {exc}",
-                    hint="it may have been written: look before you repeat it",
-                )
-                break
+                failure = _unknown(lost)
+                if _last_line(lost.fates) is None:
+                    break
             except Exception as exc:  # whatever it is, the transaction is over and nothing is written
                 has_lost = self._con is None or self._con.is_closed() or is_away(exc)
                 await self._drop()
-                failure = unavailable(exc)
+                failure = _unknown(lost) if lost is not None else unavailable(exc)
                 if not has_lost and not isinstance(exc, asyncpg.TransactionRollbackError):
                     trace = None if self.trouble else exc  # once is enough for what goes on
                     log.error("journal: a batch of %d could not be written", len(batch), exc_info=trace)  # noqa: TRY400
                     break
-                if asyncio.get_running_loop().time() > end:
-                    break
             else:
                 self.commits += 1
                 return [(future, fate) for (_, future), fate in zip(batch, fates, strict=True)]
+            if asyncio.get_running_loop().time() > end:
+                break
         log.error("journal: a batch of %d was not acknowledged: %s", len(batch), failure.cause)
         return [(future, failure) for _, future in batch]
 
-    async def _transaction(self, units: Sequence[Unit]) -> list[list[Line] | BaseException]:
-        """The fates of *units*, durable. Raises _CommitLost, or anything else when nothing was written."""
+    async def _transaction(self, units: Sequence[Unit], lost: _CommitLost | None) -> Fates:
+        """
+        The fates of *units*, durable; *lost* is how an attempt ended of which it is not known whether it was written. Raises
+        _CommitLost, or anything else when nothing was written.
+        """
         con, appender = await self._connection(), self._appender
-        fates: list[list[Line] | BaseException] = []
-        await _begin(con)
-        try:  # most batches hold no refusal, and then need no savepoints
-            fates.extend(await appender.apply(con, units))
-        except Exception as exc:  # some unit was refused: which one, and how, is found out below
-            if con.is_closed() or is_away(exc) or is_of_the_database(exc):
-                raise
+        fates: Fates = []
+        is_refused = is_decided = False  # most batches hold no refusal, and then need no savepoints
+        call = ""
+        try:
+            if lost is None and (decided := appender.decide(units)) is not None:
+                is_decided = True
+                fates.extend(decided)
+                call = await appender.call(con, self._prepared)
+        except Exception as exc:  # noqa: BLE001 - some unit was refused: which one, and how, is found out below
+            is_refused = self._is_refusal(con, exc)
+        if call:
+            if faults.armed is not None:
+                reach("before", fates)
+            is_done, is_refused = await self._at_once(con, call, fates)
+            if is_done:
+                return fates
+        if not is_refused:
+            await _begin(con)
+            try:
+                if lost is not None and await self._is_written(con, lost):
+                    await con.execute("ROLLBACK")
+                    return lost.fates
+                if is_decided:
+                    await appender.send(con)
+                else:
+                    fates.extend(await appender.apply(con, units))
+            except Exception as exc:  # noqa: BLE001 - see above
+                is_refused = self._is_refusal(con, exc)
+                await con.execute("ROLLBACK")
+        if is_refused:
             self.one_by_one += 1
             appender.forget()
-            await con.execute("ROLLBACK")
             await _begin(con)
             fates = [await _apply(con, appender, unit) for unit in units]
         if faults.armed is not None:
@@ -154,15 +220,54 @@ class PostgresWriter(JournalWriter):
             if faults.armed is not None:
                 reach("after", fates)
         except Exception as exc:
-            raise _CommitLost(words(exc)) from exc
-        if status != "COMMIT":
-            raise Unavailable("the database undid a transaction", cause=f"COMMIT was answered with {status}")
+            raise _CommitLost(exc, fates) from exc
+        _check(status)
         return fates
+
+    @staticmethod
+    def _is_refusal(con: Connection, exc: Exception) -> bool:
+        """True for the refusal of what was asked; anything else is raised again."""
+        if con.is_closed() or is_away(exc) or is_of_the_database(exc):
+            raise exc
+        return True
+
+    async def _at_once(self, con: Connection, call: str, fates: Fates) -> tuple[bool, bool]:
+        """
+        One message: whether it was done, and whether something in it was refused. When neither, the lock was not had in time;
+        nothing was written then.
+        """
+        try:
+            status = await con.execute(f"{_BEGIN}; {call}; COMMIT")
+            if faults.armed is not None:
+                reach("after", fates)
+        except asyncpg.PostgresError as exc:  # the server says what it would not do, and so has not done
+            if is_away(exc):
+                raise _CommitLost(exc, fates) from exc
+            is_locked = isinstance(exc, asyncpg.LockNotAvailableError)
+            is_refused = not is_locked and self._is_refusal(con, exc)
+            await con.execute("ROLLBACK")
+            return False, is_refused
+        except Exception as exc:
+            raise _CommitLost(exc, fates) from exc
+        _check(status)
+        self.at_once += 1
+        return True, False
+
+    async def _is_written(self, con: Connection, lost: _CommitLost) -> bool:
+        """Whether a batch is there whose answer was lost. The journal's lock is held, so none is on its way."""
+        line = _last_line(lost.fates)
+        found = line is not None and await con.fetchval(_IS_WRITTEN, line.subject, line.seq, line.hash) is not None
+        log.warning("the answer to COMMIT was lost (%s): it was %swritten", lost, "" if found else "not ")
+        return found
 
     async def _connection(self) -> Connection:
         if self._con is None or self._con.is_closed():
-            self._con = await connect(self._url, **JOURNAL)
-            await self._con.execute(_DURABLE)
+            con = await connect(self._url, **JOURNAL)
+            await con.execute(_DURABLE)
+            if self._myself is not None:
+                await con.execute(_END_OF, *self._myself)
+            self._con, self._prepared = con, _Prepared()
+            self._myself = tuple(await con.fetchrow(_MYSELF))
         return self._con
 
     async def _drop(self) -> None:
@@ -171,6 +276,24 @@ class PostgresWriter(JournalWriter):
         con, self._con = self._con, None
         if con is not None:
             con.terminate()
+
+
+def _check(status: str) -> None:
+    if status != "COMMIT":
+        raise Unavailable("the database undid a transaction", cause=f"COMMIT was answered with {status}")
+
+
+def _unknown(lost: _CommitLost) -> Unavailable:
+    return Unavailable(
+        "the database did not say whether it was written",
+        cause=f"the connection was lost in COMMIT: {lost}",
+        hint="it may have been written: look before you repeat it",
+    )
+
+
+def _last_line(fates: Fates) -> Line | None:
+    """Of a batch, by which it can be found."""
+    return next((fate[-1] for fate in reversed(fates) if not isinstance(fate, BaseException) and fate), None)
 
 
 async def _begin(con: Connection) -> None:

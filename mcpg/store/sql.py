@@ -73,20 +73,26 @@ def for_many(sql: str, types: tuple[str, ...], param: int = 1) -> str:
     return f"{change} FROM {many} WHERE {where}"
 
 
-Part = tuple[str, tuple[str, ...]]  # a text, and the types of its parameters
+Part = tuple[str, tuple[str, ...], bool]  # a text, the types of its parameters, and whether each must find its row
 
 
 @lru_cache(maxsize=512)
 def for_all(parts: tuple[Part, ...]) -> str:
     """
     One statement that does what the executions of several texts do, of which no two touch one row; each text has one
-    parameter, as `for_many` says. It answers with one row, the number of rows that each text changed.
+    parameter, as `for_many` says. It fails, with a division by zero, where not every execution found its row that must.
     """
-    steps = ",".join(
-        f"s{number} AS ({for_many(sql, types, number)} RETURNING 1)" for number, (sql, types) in enumerate(parts, 1)
-    )
-    counts = ",".join(f"(SELECT count(*) FROM s{number})" for number in range(1, len(parts) + 1))  # noqa: S608
-    return f"WITH {steps} SELECT {counts}"
+    steps, found = [], ["true"]
+    for number, (sql, types, must) in enumerate(parts, 1):
+        steps.append(f"s{number} AS ({for_many(sql, types, number)} RETURNING 1)")
+        if must:
+            found.append(f"(SELECT count(*) FROM s{number})=json_array_length(${number}::json)")  # noqa: S608
+    return f"WITH {','.join(steps)} SELECT 1/CAST(({' AND '.join(found)}) AS int)"
+
+
+def literal(text: str) -> str:
+    """*text* as SQL has it, where a backslash is one: `standard_conforming_strings`."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def marks(values: list[str]) -> tuple[str, list[str]]:

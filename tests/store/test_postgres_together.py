@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -12,16 +13,17 @@ import pytest
 from mcpg.errors import Conflict, TemporaryError
 from mcpg.machines import cluster
 from mcpg.machines.cluster import Event
-from mcpg.store import journal, writes
+from mcpg.store import journal, postgres_writer, writes
 from mcpg.store.database import Database
 from mcpg.store.journal import Also, Birth, Fire
-from mcpg.store.postgres_link import INDEXED, connect
+from mcpg.store.postgres_link import INDEXED, JOURNAL_LOCK, connect
 from mcpg.store.sql import for_many
 from tests.conftest import NewDatabase
 from tests.store.conftest import COLUMNS, born
 from tests.store.test_postgres import turn
 
 C = cluster.MACHINE
+BOUND_S = 60.0
 
 
 @pytest.fixture
@@ -234,3 +236,117 @@ def _typed(sql: str) -> str:
         12: "int",
     }
     return re.sub(r"p(\d+) text", lambda found: f"p{found[1]} {columns.get(int(found[1]), 'text')}", sql)
+
+
+# ---- one message
+
+
+async def often(db: Database, name: str, times: int = 5) -> int:
+    """Moves *name* until such a batch is one message; its version."""
+    for version in range(1, times + 1):
+        await db.writer.fire(turn(name, version))
+    return times + 1
+
+
+def at_once(db: Database) -> int:
+    return int(db.writer.at_once)  # type: ignore[attr-defined]
+
+
+async def test_a_batch_that_needs_nothing_read_is_one_message(db: Database) -> None:
+    await born(db)
+    version = await often(db, "c1")
+    before = at_once(db)
+    sent = Answering(db)
+    line = await db.writer.fire(turn("c1", version))
+    assert (line.seq, at_once(db) - before) == (version + 1, 1)
+    assert [text.partition(" ")[0] for text in sent.texts] == ["BEGIN"]
+
+
+async def test_a_move_that_was_overtaken_is_refused_though_it_is_one_message(db: Database, other: Database) -> None:
+    """What it was decided on is compared by the statement itself; of its neighbours nothing is lost."""
+    await asyncio.gather(*(born(db, name) for name in ("c1", "c2")))
+    for version in range(1, 6):
+        await asyncio.gather(*(db.writer.fire(turn(name, version)) for name in ("c1", "c2")))
+    assert at_once(db) > 0
+    await other.writer.fire(turn("c1", 6))
+    told = await asyncio.gather(db.writer.fire(turn("c1", 6)), db.writer.fire(turn("c2", 6)), return_exceptions=True)
+    assert isinstance(told[0], Conflict)
+    assert not isinstance(told[1], BaseException)
+    assert told[1].seq == 7
+    assert [row["n"] for row in await db.rows("SELECT count(*) AS n FROM journal GROUP BY subject")] == [7, 7]
+
+
+class Answering:
+    """The writer's connection, but that *lose* loses an answer: before or after the server does what it is asked."""
+
+    def __init__(self, db: Database, lose: str = "") -> None:
+        self._con = db.writer._con  # type: ignore[attr-defined]
+        self.lose = lose
+        self.texts: list[str] = []
+        db.writer._con = self  # type: ignore[attr-defined]
+
+    async def execute(self, sql: str, *params: Any) -> str:
+        self.texts.append(sql)
+        is_last = sql.endswith("COMMIT")
+        if self.lose == "before" and is_last:
+            self._con.terminate()
+            raise ConnectionResetError("cut")
+        status = str(await self._con.execute(sql, *params))
+        if self.lose == "after" and is_last:
+            self._con.terminate()
+            raise ConnectionResetError("cut")
+        return status
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._con, name)
+
+
+@pytest.mark.parametrize("times", [5, 1], ids=["one message", "several"])
+@pytest.mark.parametrize("lose", ["before", "after"])
+async def test_an_answer_to_commit_that_was_lost_is_looked_up(
+    db: Database, caplog: pytest.LogCaptureFixture, lose: str, times: int
+) -> None:
+    """The caller hears what is true, and the move is made once, whether or not it had been written."""
+    await born(db)
+    version = await often(db, "c1", times)
+    Answering(db, lose)
+    line = await db.writer.fire(turn("c1", version))
+    assert line.seq == version + 1
+    assert [row["seq"] for row in await db.rows("SELECT seq FROM journal ORDER BY id")] == list(range(1, version + 2))
+    [said] = [r.getMessage() for r in caplog.records if "answer to COMMIT was lost" in r.getMessage()]
+    assert said.endswith(": it was written" if lose == "after" else ": it was not written")
+
+
+async def test_what_a_lost_connection_had_asked_for_is_not_done_behind_the_back_of_the_next(
+    db: Database, url: str
+) -> None:
+    """Its batch waits for the journal's lock when the client is gone: the server's process is ended, and the batch with it."""
+    await born(db)
+    version = await often(db, "c1")
+    stranger = await asyncpg.connect(url)
+    await stranger.execute(f"BEGIN; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})")
+    moving = asyncio.create_task(db.writer.fire(turn("c1", version)))
+    waiting = "SELECT min(pid) FROM pg_locks WHERE locktype='advisory' AND NOT granted"
+    async with asyncio.timeout(BOUND_S):
+        while (pid := await stranger.fetchval(waiting)) is None:
+            await asyncio.sleep(0.01)
+        db.writer._con.terminate()  # type: ignore[attr-defined]
+        while await stranger.fetchval("SELECT 1 FROM pg_locks WHERE pid=$1", pid):
+            await asyncio.sleep(0.01)
+    await stranger.execute("COMMIT")
+    assert (await moving).seq == version + 1
+    await stranger.close()
+
+
+async def test_a_connection_keeps_only_so_many_batches_prepared(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_writer, "PREPARED", 2)
+    for name in ("c0", "c1"):
+        await born(db, name)
+    version = 1
+    for _ in range(8):
+        for column in ("reason", "region", "name", "isolation_tier"):
+            also = Also(f"UPDATE cluster SET {column}=? WHERE id=?", (f"{column} x", "c0"), expect=1)  # noqa: S608
+            version = (await db.writer.submit([turn("c1", version), also]))[0].seq
+    kept = "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'batch%'"
+    assert 1 <= await db.writer._con.fetchval(kept) <= 2  # type: ignore[attr-defined]
+    assert at_once(db) > 8

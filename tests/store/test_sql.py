@@ -9,7 +9,7 @@ import pytest
 from mcpg.store import journal, writes
 from mcpg.store.journal import Also
 from mcpg.store.postgres_reads import joined, may_go_together
-from mcpg.store.sql import access, dollars, for_all, for_many, marks, takes_many
+from mcpg.store.sql import access, dollars, for_all, for_many, literal, marks, takes_many
 
 
 def touches(also: Also) -> list[tuple[str, Any, bool]]:
@@ -74,11 +74,15 @@ def test_many_executions_become_one_statement() -> None:
     )
 
 
-def test_statements_of_several_texts_become_one_that_counts() -> None:
-    parts = (("UPDATE t SET a=? WHERE id=?", TYPES), ("INSERT INTO u(id) VALUES(?)", ("text",)))
-    first, second = for_many(*parts[0], 1), for_many(*parts[1], 2)
-    counts = "(SELECT count(*) FROM s1),(SELECT count(*) FROM s2)"
-    assert for_all(parts) == f"WITH s1 AS ({first} RETURNING 1),s2 AS ({second} RETURNING 1) SELECT {counts}"
+def test_statements_of_several_texts_become_one_that_fails_where_a_row_is_not_found() -> None:
+    parts = (("UPDATE t SET a=? WHERE id=?", TYPES, True), ("INSERT INTO u(id) VALUES(?)", ("text",), False))
+    steps = [f"s{n} AS ({for_many(sql, types, n)} RETURNING 1)" for n, (sql, types, _) in enumerate(parts, 1)]
+    found = "(SELECT count(*) FROM s1)=json_array_length($1::json)"
+    assert for_all(parts) == f"WITH {','.join(steps)} SELECT 1/CAST((true AND {found}) AS int)"
+
+
+def test_a_literal_is_one_whatever_is_in_it() -> None:
+    assert literal("it's \\ here") == "'it''s \\ here'"
 
 
 ALONE = {
