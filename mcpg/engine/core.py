@@ -104,6 +104,16 @@ class Core:
         dialled = self.provisioner.dials(instance_id)
         return frozenset(number for number, url in dialled.items() if not self.leases.serves(url))
 
+    async def ended(self, instance_id: str) -> dict[int, Exited]:
+        """Its replicas' ends that no operation has dealt with. What runs again has another control plane started since."""
+        exits = self.exits.get(instance_id)
+        if not exits:
+            return {}
+        running = await self.provisioner.alive(instance_id) if self.provisioner is not None else None
+        for number in running or ():
+            exits.pop(number, None)
+        return dict(sorted(exits.items()))
+
     def evidence(self, instance_id: str) -> None:
         """Something about this instance changed: whoever waits for it looks again. The engine's drivers hear it too."""
         for event in self._awaited.get(instance_id, ()):

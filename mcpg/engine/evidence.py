@@ -97,7 +97,7 @@ async def _look_serving(engine: Core, op: Operation, memory: Memory) -> Look:
         return Look(_next(op, seen, words) if following else await _confirmed(engine, op, seen, words, ()))
 
     told = frozenset(range(1, step.rolled + 1))
-    for number, ended in sorted(engine.exits.get(op.instance_id, {}).items()):
+    for number, ended in (await engine.ended(op.instance_id)).items():
         if number in told:
             return Look(
                 Outcome(

@@ -143,7 +143,7 @@ async def _replicas(engine: Core, op: Operation) -> list[ReplicaSeen]:
     instance = await reads.find_instance(engine.db, op.instance_id)
     wanted = 0 if op.machine == "teardown" else int(op.spec.get("replicas", 0))
     numbers = sorted({*range(1, wanted + 1), *(n for n in agents if op.machine == "teardown")})
-    exits = engine.exits.get(op.instance_id, {})
+    exits = await engine.ended(op.instance_id)
     out = []
     for number in numbers:
         if (ended := exits.get(number)) is not None:

@@ -232,7 +232,7 @@ async def until_serving(engine: Core, instance_id: str, numbers: frozenset[int])
         seen = await rollcall.call(engine, instance_id, numbers)
         if numbers <= seen.serving:
             return
-        for number, exited in engine.exits.get(instance_id, {}).items():
+        for number, exited in (await engine.ended(instance_id)).items():
             if number in numbers:
                 raise GatewayExited(f"replica {number} (pid {exited.pid}) did not stay up", cause=str(exited))
         for agent in seen.refused:

@@ -275,7 +275,7 @@ async def look(engine: Core, op: Operation, looks: int) -> tuple[Outcome | None,
     """What the state it rests in waits for: an outcome, or when to look again (seconds), and what was seen."""
     if op.state == State.WAITING.value:
         return None, None, "its pause"
-    for number, exited in sorted(engine.exits.get(op.instance_id, {}).items()):
+    for number, exited in (await engine.ended(op.instance_id)).items():
         if number <= op.spec["replicas"]:
             data = {"replica": number, "pid": exited.pid, "words": exited.words}
             return await _again(engine, op, Event.ENDED, _end(number, exited), data), None, ""

@@ -10,6 +10,7 @@ import pytest
 
 from mcpg.engine import rolling
 from mcpg.engine.operation import Operation
+from mcpg.engine.ports import Exited
 from mcpg.machines import provision
 from mcpg.store import reads
 from mcpg.store.journal import Fire
@@ -135,6 +136,29 @@ async def test_lesson_14_a_roll_stops_where_somebody_who_served_does_not_any_mor
     events = await stream
     assert events[-1]["state"] == "ready"
     assert staged.log == [("sent", 1), ("sent", 2), ("sent", 3)]
+
+
+async def test_an_end_that_another_control_plane_dealt_with_is_held_against_no_update(
+    on: Plane, staged: Staged
+) -> None:
+    """Whoever watches sees each end, and only one of them brings the gateway back: who takes over later knows the old end."""
+    await created(on, staged)
+    staged.silent = {2}
+    operation, stream = await begun(on, config_toml=NEW)
+
+    async def second() -> bool:
+        return staged.log == [("sent", 1), ("sent", 2)]
+
+    await on.until(second, "the second replica is told")
+    instance_id = staged.orders[0].instance_id
+    on.engine.exits[instance_id] = {1: Exited(instance_id, 1, 17, "signal 9", "")}
+    explained = (await on.client.get(f"/v1/operations/{operation}/explain")).json()
+    assert "ended" not in str(explained["replicas"])
+    on.engine.evidence(instance_id)
+    staged.silent = set()
+    now = await agents(on)
+    await on.engine.agents.acked(now[2]["id"], now[2]["assigned_hash"], ok=True, words="")
+    assert (await stream)[-1]["state"] == "ready"
 
 
 async def test_a_replica_that_stays_down_ends_the_roll_at_its_deadline(staged: Staged, start_plane: StartPlane) -> None:
