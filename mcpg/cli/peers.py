@@ -20,7 +20,7 @@ _NAMED = 4  # how many are named in one line; the rest is counted
 _TEXTS = ("id", "epoch", "host", "version", "http_url", "grpc_url", "provisioner")
 _KEYS = (*_TEXTS[:2], "here", "state", *_TEXTS[2:], "pid", "operations", "started_at", "seen_at", "clock_ahead_s")
 _ROWS = "SELECT id, epoch, host, version, http_url, grpc_url, provisioner, pid, started_at, seen_at FROM replica"
-_STRANDED = ("kind", "subject", "message", "since", "hint")
+_STRANDED = ("kind", "subject", "brief", "message", "since", "hint")
 
 
 def look(local: Local, place: Place) -> dict[str, Any]:
