@@ -45,9 +45,7 @@ Connection = Any  # asyncpg.Connection: it comes without types
 
 REMEMBERED = 4096  # rows
 MOST = 64  # executions of one text that become one statement
-OFTEN = (
-    3  # times that texts were seen together, before they become one statement: to prepare it costs more than to send it
-)
+OFTEN = 3  # times that texts were seen together before they become one statement: to prepare it costs most
 # What companions may set, which does not change a row's version: with that, all of a Head.
 _SAME = (
     " AND attempt=? AND deadline_at IS NOT DISTINCT FROM ? AND lease_owner IS NOT DISTINCT FROM ?"
@@ -57,6 +55,10 @@ _SAME = (
 
 class Violation(Exception):
     """A constraint, or an expectation, of some statement among many: whose it was is found out one by one."""
+
+
+class Decided(Exception):
+    """Its argument is a refusal: a row as it is known refuses the first step of a unit, so nothing of that was planned."""
 
 
 class _Statement(NamedTuple):
@@ -139,18 +141,27 @@ class Appender:
         self._types: dict[str, tuple[str, ...]] = {}  # of the parameters of a text
         self._met: Counter[tuple[tuple[str, int], ...]] = Counter()
 
-    async def apply(self, con: Connection, units: Sequence[Unit], *, strictly: bool = False) -> list[list[Line]]:
+    async def apply(
+        self, con: Connection, units: Sequence[Unit], *, strictly: bool = False, past: bool = False
+    ) -> list[list[Line] | McpgError]:
         """
         The lines of each unit. Raises the first refusal, Violation, or what the database says; call `forget` then, for a
-        refusal that was decided on what is remembered may be none.
+        refusal that was decided on what is remembered may be none. With *past*, when nothing is, what is Decided is a fate.
         """
         self._con, self._plan = con, _Plan()
         await self._load(units, {(ROWS[s.table.name], s.subject) for u in units for s in u if isinstance(s, Birth)})
-        lines = [await self._unit(unit, units, strictly=strictly) for unit in units]
+        fates: list[list[Line] | McpgError] = []
+        for unit in units:
+            try:
+                fates.append(await self._unit(unit, units, strictly=strictly))
+            except Decided as exc:
+                if not past:
+                    raise
+                fates.append(exc.args[0])
         await self._flush()
         if len(self._heads) > REMEMBERED:
             self.forget()
-        return lines
+        return fates
 
     def forget(self) -> None:
         """What is remembered may be wrong, e.g. because it was rolled back."""
@@ -163,7 +174,7 @@ class Appender:
             match step:
                 case Fire():
                     if step is not begun:
-                        lines.append(await self._fire(step, units))
+                        lines.append(await self._fire(step, units, is_first=at == 0))
                 case Birth():
                     begun = first_event(step, unit[at + 1 :])
                     lines += self._birth(step, begun)
@@ -181,7 +192,7 @@ class Appender:
         self._write(made.sql, made.params, made.head, (ROWS[b.table.name], b.subject), None, _refused(b))
         return [each.line for each in several]
 
-    async def _fire(self, f: Fire, units: Sequence[Unit]) -> Line:
+    async def _fire(self, f: Fire, units: Sequence[Unit], *, is_first: bool) -> Line:
         key = (ROWS[f.table.name], f.subject)
         if f.counts or f.lists:
             await self._flush()
@@ -189,12 +200,14 @@ class Appender:
             await self._flush()
             await self._load(units)
         head = self._heads[key]
-        if f.counts or f.lists:
-            counts = {k: await self._count(ask) for k, ask in f.counts.items()}
-            lists = {k: await self._list(ask) for k, ask in f.lists.items()}
+        counts = {k: await self._count(ask) for k, ask in f.counts.items()}
+        lists = {k: await self._list(ask) for k, ask in f.lists.items()}
+        try:
             made = self._scribe.fire(f, head, counts, lists)
-        else:
-            made = self._scribe.fire(f, head)
+        except McpgError as exc:
+            if is_first:
+                raise Decided(exc) from exc
+            raise
         assert head is not None  # noqa: S101 - the scribe refuses what is not there
         same = (head.attempt, head.deadline_at, head.lease_owner, head.lease_until)
         self._plan.lines.append(made.line_params)

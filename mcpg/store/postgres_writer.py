@@ -21,7 +21,7 @@ from mcpg import faults
 from mcpg.errors import Unavailable
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.journal import Line, Scribe, Timeout, Unit, table_timeout
-from mcpg.store.postgres_appender import Appender
+from mcpg.store.postgres_appender import Appender, Decided
 from mcpg.store.postgres_link import (
     CONNECT_S,
     INDEXED,
@@ -47,7 +47,7 @@ class _CommitLost(Exception):
 
 
 class PostgresWriter(JournalWriter):
-    """`one_by_one` counts the batches that held a refusal, so that their units were done one after the other."""
+    """`one_by_one` counts the batches with a refusal of which only the database knows whose: their units went one by one."""
 
     def __init__(self, url: str, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> None:
         super().__init__()
@@ -129,13 +129,9 @@ class PostgresWriter(JournalWriter):
         try:  # most batches hold no refusal, and then need no savepoints
             fates.extend(await appender.apply(con, units))
         except Exception as exc:  # some unit was refused: which one, and how, is found out below
-            if con.is_closed() or is_away(exc) or is_of_the_database(exc):
+            if _is_lost(con, exc):
                 raise
-            self.one_by_one += 1
-            appender.forget()
-            await con.execute("ROLLBACK")
-            await con.execute(_BEGIN)
-            fates = [await _apply(con, appender, unit) for unit in units]
+            fates.extend(await self._sorted_out(con, units, is_decided=isinstance(exc, Decided)))
         if faults.armed is not None:
             reach("before", fates)
         try:
@@ -147,6 +143,29 @@ class PostgresWriter(JournalWriter):
         if status != "COMMIT":
             raise Unavailable("the database undid a transaction", cause=f"COMMIT was answered with {status}")
         return fates
+
+    async def _sorted_out(
+        self, con: Connection, units: Sequence[Unit], *, is_decided: bool
+    ) -> Sequence[list[Line] | BaseException]:
+        """
+        The fates of *units*, of which one was refused. What a row decides shows when the rows are read anew, and the others
+        go on together; what only a statement ran into, when each unit has a savepoint of its own.
+        """
+        if is_decided:
+            await self._anew(con)
+            try:
+                return await self._appender.apply(con, units, past=True)
+            except Exception as exc:
+                if _is_lost(con, exc):
+                    raise
+        self.one_by_one += 1
+        await self._anew(con)
+        return [await _apply(con, self._appender, unit) for unit in units]
+
+    async def _anew(self, con: Connection) -> None:
+        self._appender.forget()
+        await con.execute("ROLLBACK")
+        await con.execute(_BEGIN)
 
     async def _connection(self) -> Connection:
         if self._con is None or self._con.is_closed():
@@ -162,16 +181,21 @@ class PostgresWriter(JournalWriter):
             con.terminate()
 
 
+def _is_lost(con: Connection, exc: Exception) -> bool:
+    """Whether *exc* is no refusal: the connection, or the database, is in no state to go on."""
+    return bool(con.is_closed()) or is_away(exc) or is_of_the_database(exc)
+
+
 async def _apply(con: Connection, appender: Appender, unit: Unit) -> list[Line] | BaseException:
     """A unit's fate. A refused one leaves nothing behind, and does not touch its neighbours in the batch."""
     await con.execute("SAVEPOINT unit")
     try:
         [lines] = await appender.apply(con, [unit], strictly=True)
     except Exception as exc:
-        if con.is_closed() or is_away(exc) or is_of_the_database(exc):
+        if _is_lost(con, exc):
             raise
         appender.forget()
         await con.execute("ROLLBACK TO unit; RELEASE unit")
-        return exc
+        return exc.args[0] if isinstance(exc, Decided) else exc
     await con.execute("RELEASE unit")
     return lines
