@@ -34,6 +34,7 @@ Every error this project raises on purpose.
             StateDirUnusable
             DatabaseUnusable
             NewerSchema
+        Damaged
         TimedOut
         Pending
         Detached
@@ -260,6 +261,12 @@ class NewerSchema(StateDir):
     code = "newer_schema"
 
 
+class Damaged(McpgError):
+    """Something in the database is not what we write: somebody edited it."""
+
+    code = "damaged"
+
+
 class TimedOut(McpgError):
     """The viewer stopped waiting; the operation goes on."""
 
@@ -320,6 +327,7 @@ MAPPING: Final[dict[str, Mapped]] = {
     "state_dir_unusable": Mapped(500, "INTERNAL", 1),
     "database_unusable": Mapped(500, "INTERNAL", 1),
     "newer_schema": Mapped(500, "INTERNAL", 1),
+    "damaged": Mapped(500, "DATA_LOSS", 1),
     "timeout": Mapped(504, "DEADLINE_EXCEEDED", 124),
     "pending": Mapped(202, "UNAVAILABLE", 8),
     "detached": Mapped(499, "CANCELLED", 130),

@@ -75,7 +75,7 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
     def _heard(self, line: Line) -> None:
         """A quarantine holds at once: the stream is cut, and stays refused."""
         if line.machine == enrolment.MACHINE.name and line.dest == enrolment.State.QUARANTINED.value:
-            self._sessions.quarantine(line.subject, line.reason or "an operator said so")
+            self._sessions.quarantine(line.subject, line.seq, line.reason or "an operator said so")
 
     def stop(self) -> None:
         """Nothing that is heard is followed any more."""
@@ -123,6 +123,7 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
         if agent is None:
             await _abort(context, NotSignedIn("this gateway is not enrolled here any more"))
         session = Session(who.agent_id, agent["instance_id"], who.generation, who.expires_at, agent["replica"])
+        session.version = agent["version"]
         await context.send_initial_metadata(())
         try:
             self._sessions.add(session)

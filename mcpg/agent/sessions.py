@@ -37,7 +37,10 @@ class Counters:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One open channel. `pushed_hash` is the config it was last sent on this channel, `pushed_by` the push that did."""
+    """
+    One open channel. `pushed_hash` is the config it was last sent on this channel, `pushed_by` the push that did; `version`
+    is the agent's when the channel opened.
+    """
 
     agent_id: str
     instance_id: str
@@ -49,6 +52,7 @@ class Session:
     pushed_hash: str = ""
     pushed_by: int = 0
     received_hash: str = ""
+    version: int = 0
 
 
 def config_update(config_hash: str, rendered: str) -> pb.ServerMessage:
@@ -201,10 +205,13 @@ class Sessions:
             session.outbox.put_nowait(pb.ServerMessage(command=pb.Command(command_id="drain", drain=request)))
         return len(sessions)
 
-    def quarantine(self, agent_id: str, reason: str) -> None:
-        """Cut the agent's channel, if it has one; it keeps its credentials."""
+    def quarantine(self, agent_id: str, seq: int, reason: str) -> None:
+        """
+        Cut the agent's channel, if it has one; it keeps its credentials. A channel that opened behind that line, its *seq*,
+        stays: it was revived, and the line is another replica's that the feed brings late.
+        """
         session = self._by_agent.get(agent_id)
-        if session is not None:
+        if session is not None and seq > session.version:
             session.outbox.put_nowait(pb.ServerMessage(quarantine=pb.Quarantine(reason=reason)))
             session.outbox.put_nowait(
                 Close(grpc.StatusCode.PERMISSION_DENIED, f"this gateway is quarantined: {reason}")

@@ -8,6 +8,7 @@ from mcpg import present
 from mcpg.api.context import FLAG, actor, answer, idempotency_key, parse, query, server, slug
 from mcpg.api.stream import ladder
 from mcpg.engine import instances as gateways
+from mcpg.engine import stranded
 from mcpg.engine.orphans import adopt, reap
 from mcpg.engine.ports import Locates
 from mcpg.errors import NotFound
@@ -27,7 +28,8 @@ async def everywhere(request: Request) -> HTTPResponse:
     if org := asked.get("org"):
         await tenancy.org(parts.db, slug(org, "org"))
     orphaned = asked.get("orphaned") == "true"
-    return answer(await present.instances(parts.db, parts.live, org, orphaned=orphaned))
+    left = await stranded.gateways(parts.engine)
+    return answer(await present.instances(parts.db, parts.live, org, orphaned=orphaned, left=left))
 
 
 @blueprint.get("/instances/<ref>")
@@ -35,18 +37,19 @@ async def anywhere(request: Request, ref: str) -> HTTPResponse:
     """By uid, name, or the beginning of a uid."""
     parts = server(request)
     row = await gateways.find(parts.engine, ref)
-    agents = await reads.agents(parts.db, row["id"])
+    agents, left = await reads.agents(parts.db, row["id"]), await stranded.gateways(parts.engine)
     where = parts.engine.provisioner
     if row["managed"] and isinstance(where, Locates):
-        return answer(present.instance(row, agents, parts.live, where.process))
-    return answer(present.instance(row, agents, parts.live))
+        return answer(present.instance(row, agents, parts.live, where.process, left=left))
+    return answer(present.instance(row, agents, parts.live, left=left))
 
 
 @blueprint.get("/orgs/<org>/instances")
 async def instances(request: Request, org: str) -> HTTPResponse:
     parts = server(request)
     await tenancy.org(parts.db, slug(org, "org"))
-    return answer(await present.instances(parts.db, parts.live, org))
+    left = await stranded.gateways(parts.engine)
+    return answer(await present.instances(parts.db, parts.live, org, left=left))
 
 
 @blueprint.get("/orgs/<org>/instances/<uid>")
@@ -55,7 +58,8 @@ async def instance(request: Request, org: str, uid: str) -> HTTPResponse:
     row = await reads.find_instance_by_uid(parts.db, uid)
     if row is None or row["org"] != slug(org, "org") or row["deleted_at"] is not None:
         raise NotFound(f"no instance {uid[:80]} in org {org}")
-    return answer(present.instance(row, await reads.agents(parts.db, row["id"]), parts.live))
+    left = await stranded.gateways(parts.engine)
+    return answer(present.instance(row, await reads.agents(parts.db, row["id"]), parts.live, left=left))
 
 
 class AgentHistory(Body):

@@ -14,6 +14,7 @@ from mcpg.engine import steer
 from mcpg.engine.explain import explain
 from mcpg.errors import Refused
 from mcpg.store import fleet, reads, tenancy
+from mcpg.store.parsed import readable
 from mcpg.wire.operations import CancelPlan, SteerRequest, Undo
 
 blueprint = Blueprint("operations", url_prefix="/v1")
@@ -32,7 +33,8 @@ async def of_org(request: Request, org: str) -> HTTPResponse:
 
 @blueprint.get("/orgs/<org>/operations/<operation_id>")
 async def one_of_org(request: Request, org: str, operation_id: str) -> HTTPResponse:
-    return await _show(request, await reads.operation(server(request).db, slug(org, "org"), operation_id))
+    row = await reads.operation(server(request).db, slug(org, "org"), operation_id, readable)
+    return await _show(request, row)
 
 
 @blueprint.get("/orgs/<org>/operations/<operation_id>/events")
@@ -57,7 +59,7 @@ async def index(request: Request) -> HTTPResponse:
 
 @blueprint.get("/operations/<ref>")
 async def show(request: Request, ref: str) -> HTTPResponse:
-    return await _show(request, await reads.operation_by_ref(server(request).db, ref))
+    return await _show(request, await reads.operation_by_ref(server(request).db, ref, readable))
 
 
 @blueprint.get("/operations/<ref>/events")

@@ -53,7 +53,7 @@ def history(line: Line) -> int:
 
 
 def short(operations: list[Operation], now: float, width: int | None, *, fleet: bool = False) -> list[str]:
-    """One row an operation; of a whole *fleet*, with its org."""
+    """One row an operation; of a whole *fleet*, with its org. A long error is cut also where there is no terminal."""
     rows = [
         (
             *of(operation, "id", "kind", "name"),
@@ -61,7 +61,8 @@ def short(operations: list[Operation], now: float, width: int | None, *, fleet: 
             *of(operation, "final_phase"),
             _took(operation),
             render.ago(operation.get("started_at"), now),
-            *of(operation, "actor", "error"),
+            *of(operation, "actor"),
+            render.brief(*of(operation, "error")),
         )
         for operation in operations
     ]

@@ -52,7 +52,7 @@ def show(line: Line) -> int:
         values.output,
         found,
         table=lambda: [
-            render.clean("  ".join(filter(None, (*of(found, "name"), where(found, fleet=True), _state(found))))),
+            render.clean("  ".join(filter(None, _title(found)))),
             *render.columns(list(_facts(found, now)), width=width, indent=2),
             *_agents(found, now, width),
         ],
@@ -98,7 +98,7 @@ def _row(found: Instance, now: float) -> Row:
     return (
         str(found.get("name") or found.get("instance_uid", "")),
         where(found, fleet=True),
-        f"{_state(found)}{_recovery(found)}",
+        f"{_state(found)}{_recovery(found)}{_stranded(found)}",
         str(found.get("cluster") or "–") + orphan,
         *of(found, "replicas"),
         str(found.get("version") or "–"),
@@ -117,6 +117,16 @@ def _state(found: Instance) -> str:
 def _recovery(found: Instance) -> str:
     """How far the engine is with bringing it back; "" when it does not."""
     return f" ({found.get('operation_phase')})" if found.get("operation_kind") == "recover" else ""
+
+
+def _stranded(found: Instance) -> str:
+    """That nobody looks after it; "" where somebody does."""
+    brief = (found.get("stranded") or {}).get("brief")
+    return f" ({brief})" if brief else ""
+
+
+def _title(found: Instance) -> Row:
+    return *of(found, "name"), where(found, fleet=True), f"{_state(found)}{_stranded(found)}"
 
 
 def _wide_row(found: Instance, now: float) -> Row:
@@ -143,6 +153,9 @@ def _facts(found: Instance, now: float) -> Iterator[Row]:
                 f" mcpg-ctl instance adopt {ref}, or reap {ref}"
             ),
         )
+    if alone := found.get("stranded"):
+        words = f"{render.ago(alone.get('since'), now)}: {alone.get('message')}; {alone.get('hint')}"
+        yield str(alone.get("brief") or "stranded"), words
     if found.get("down_since"):
         yield "down since", f"{found['down_since']}  {render.ago(found['down_since'], now)}"
     if found.get("reason"):

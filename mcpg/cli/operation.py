@@ -119,6 +119,9 @@ def _facts(operation: Operation, now: float) -> Iterator[Row]:
     if due is not None:
         when = f"in {render.took((due - now) * 1000)}" if due > now else "now"
         yield "attempt", f"{int(operation.get('attempt') or 0) + 1}, {when}"
+    if operation.get("damaged"):
+        columns = " and ".join(map(str, operation["damaged"]))
+        yield "damaged", f"the row's {columns} cannot be read, it was edited; mcpg-ctl audit verify tells more"
     if operation.get("retry_of"):
         yield "retry of", str(operation["retry_of"])
     yield "started", str(operation.get("started_at") or "?")

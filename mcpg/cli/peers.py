@@ -1,5 +1,6 @@
 """
-Which control planes work on the database of this state directory, and what none of them looks after. Called by status.py.
+Which control planes work on the database of this state directory, what none of them looks after, and which gateways run another
+program than was chosen. Called by status.py.
 
 Asked of the control plane here; where it does not answer, or is older than the question, as its database has it.
 """
@@ -10,7 +11,7 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mcpg.cli import census, render
+from mcpg.cli import census, programs, render
 from mcpg.cli.database import Place, columns, opened
 from mcpg.cli.running import ANSWER_S, Local
 from mcpg.errors import McpgError
@@ -20,25 +21,28 @@ _NAMED = 4  # how many are named in one line; the rest is counted
 _TEXTS = ("id", "epoch", "host", "version", "http_url", "grpc_url", "provisioner")
 _KEYS = (*_TEXTS[:2], "here", "state", *_TEXTS[2:], "pid", "operations", "started_at", "seen_at", "clock_ahead_s")
 _ROWS = "SELECT id, epoch, host, version, http_url, grpc_url, provisioner, pid, started_at, seen_at FROM replica"
-_STRANDED = ("kind", "subject", "message", "since", "hint")
+_STRANDED = ("kind", "subject", "brief", "message", "since", "hint")
 
 
 def look(local: Local, place: Place) -> dict[str, Any]:
-    """`replicas`, by when they started, and `stranded`; the latter is None where no control plane answers."""
+    """`replicas`, by when they started, `stranded` and `other_programs`; the latter two are None where nobody answers."""
     if local.state == "running":
         with contextlib.suppress(McpgError):
-            return _asked(str(local.record.get("http_url", "")))
-    return {"replicas": _read(local, place), "stranded": None}
+            return _asked(local.record)
+    return {"replicas": _read(local, place), "stranded": None, "other_programs": None}
 
 
-def _asked(url: str) -> dict[str, Any]:
+def _asked(record: Mapping[str, Any]) -> dict[str, Any]:
     from mcpg.cli.client import Api
 
-    with contextlib.closing(Api(url, answer_s=ANSWER_S)) as api:
+    with contextlib.closing(Api(str(record.get("http_url", "")), answer_s=ANSWER_S)) as api:
         replicas, stranded = api.items("v1", "replicas"), api.items("v1", "stranded")
+        version = programs.chosen(record)
+        others = programs.others(api.items("v1", "instances"), version) if version else None
     return {
         "replicas": [{key: each.get(key) for key in _KEYS} for each in replicas],
         "stranded": [{key: each.get(key) for key in _STRANDED} for each in stranded],
+        "other_programs": None if others is None else [each._asdict() for each in others],
     }
 
 
@@ -64,7 +68,7 @@ def _row(row: tuple[Any, ...], local: Local) -> dict[str, Any]:
 
 
 def lines(data: Mapping[str, Any], now: float) -> Iterable[tuple[str, str]]:
-    """For the table: who is there, in one line, and what is stranded, a line each."""
+    """For the table: who is there, in one line, and what is stranded or runs another program, a line each."""
     replicas = data["replicas"]
     there = [each for each in replicas if each["state"] != "left"]
     if there:
@@ -77,6 +81,12 @@ def lines(data: Mapping[str, Any], now: float) -> Iterable[tuple[str, str]]:
         yield "Stranded", f"for {render.age(each['since'], now)}: {each['message']}; {each['hint']}"
     if len(stranded) > _NAMED:
         yield "Stranded", f"{len(stranded) - _NAMED} more: mcpg-ctl status -o json"
+    others = data["other_programs"] or []
+    for each in others[:_NAMED]:
+        words = f"{each['name']} runs {each['version']}, not what the control plane here chose"
+        yield "Other program", f"{words}; mcpg-ctl instance show {each['instance_uid']}"
+    if len(others) > _NAMED:
+        yield "Other program", f"{len(others) - _NAMED} more: mcpg-ctl status -o json"
 
 
 def _named(replica: Mapping[str, Any], now: float) -> str:

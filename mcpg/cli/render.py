@@ -110,6 +110,7 @@ def columns(
     return [line if width is None or len(line) <= width else line[: width - 1] + "…" for line in lines]
 
 
+_BRIEF = 100  # characters of a sentence in a list, wherever that is printed
 _PAGE = 80  # columns, of a terminal that does not say
 _LEAST = 12  # a column that gives way keeps so much
 _READABLE = 24  # the last column is wrapped beside the others while it has so much, else below them
@@ -132,6 +133,11 @@ def _cut(cell: str, size: int) -> str:
     return cell if len(cell) <= size else cell[: size - 1].rstrip() + "…"
 
 
+def brief(text: str) -> str:
+    """A sentence for a cell of a list: what is longer than that ends in `…`, and is told in full where one thing is shown."""
+    return _cut(clean(text), _BRIEF)
+
+
 def _folded(rows: Sequence[Row], sizes: list[int], width: int) -> tuple[Sequence[Row], list[int]]:
     """Rows whose last cell stands on as many lines as it needs: beside the others, or below them from the third on."""
     from textwrap import wrap
@@ -151,7 +157,7 @@ def _folded(rows: Sequence[Row], sizes: list[int], width: int) -> tuple[Sequence
 
 
 def terminal_width() -> int | None:
-    """How many columns stdout has, None when it is not a terminal: then nothing is cut."""
+    """How many columns stdout has, None when it is not a terminal: then only `brief` cuts."""
     if not sys.stdout.isatty():
         return None
     said = os.environ.get("COLUMNS", "")

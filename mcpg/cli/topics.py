@@ -18,14 +18,15 @@ Exit codes:
 """,
     "output": """\
 Output: data on stdout, everything else on stderr.
-  -o table   columns for people; nothing is cut when it is not a terminal
-  -o wide    more columns
+  -o table   columns for people
+  -o wide    more columns, and nothing is cut
   -o name    one id a line, for xargs
   -o json    one JSON document; errors are one JSON object on stderr
   -o jsonl   one JSON object a line
   -o yaml    YAML
 Colour: only on a terminal, never with NO_COLOR or TERM=dumb; FORCE_COLOR=1.
-A line that is too long for the terminal ends in …; nothing is cut when piped.
+A line that is too long for the terminal ends in …; when piped nothing is cut but
+the error in a list of operations, after 100 characters.
 Times are RFC 3339 UTC in data; -o table shows how long ago.
 Errors: error, cause, hint; the hint is the next command.
 --json-logs: errors, notes and ladder as lines {at, level, event, message, …}.

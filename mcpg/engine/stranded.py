@@ -1,7 +1,7 @@
 """
 What nobody looks after, though somebody should: open operations that no control plane drives, gateways that dial one that is
 gone, and those that are not brought back because their recovery was cancelled. Read from leases, heartbeats, processes and the
-journal, each with since when that is so. Called by mcpg/api/replicas.py.
+journal, each with since when that is so. Called by mcpg/api/replicas.py, and for gateways alone by mcpg/api/instances.py.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ MOST: Final = 200  # operations in one answer
 
 @dataclass(frozen=True, slots=True)
 class Stranded:
-    """`subject` is the operation's id or the gateway's uid; `since` in microseconds; `hint` is the next command."""
+    """
+    `subject` is the operation's id or the gateway's uid; `brief` says it beside its state, `words` alone; `since` in
+    microseconds; `hint` is the next command.
+    """
 
     kind: Literal["operation", "gateway"]
     subject: str
+    brief: str
     words: str
     since: int
     hint: str
@@ -34,6 +38,11 @@ async def stranded(engine: Core) -> list[Stranded]:
     """All kinds, the longest first. Of gateways that dial nobody those alone that this control plane could start."""
     found = [*await _operations(engine), *await _gateways(engine), *await _left_down(engine)]
     return sorted(found, key=lambda each: (each.since, each.subject))
+
+
+async def gateways(engine: Core) -> dict[str, Stranded]:
+    """The gateways among them, by uid."""
+    return {each.subject: each for each in [*await _gateways(engine), *await _left_down(engine)]}
 
 
 async def _operations(engine: Core) -> list[Stranded]:
@@ -55,7 +64,8 @@ async def _operation(engine: Core, row: dict[str, Any], *, runs_gateways: bool) 
         holder = await verify.replica_of(engine.db, row["lease_owner"])
         who = "a start that is over" if holder is None else f"{holder['id']} on {holder['host']}"
         words += f": the lease of {who} has ended, and no control plane takes it"
-    return Stranded("operation", row["id"], words, row["since"], f"mcpg-ctl operation explain {row['id']}")
+    hint = f"mcpg-ctl operation explain {row['id']}"
+    return Stranded("operation", row["id"], "nobody drives it", words, row["since"], hint)
 
 
 async def _gateways(engine: Core) -> list[Stranded]:
@@ -70,7 +80,7 @@ async def _gateways(engine: Core) -> list[Stranded]:
         who = f"replica{'s' * (len(lost) > 1)} {', '.join(map(str, sorted(lost)))}"
         words = f"{row['name']} ({who}) dials {urls}, where no control plane lives; started anew after {STRANDED_S:g} s of that"
         uid = row["instance_uid"]
-        out.append(Stranded("gateway", uid, words, since, f"mcpg-ctl instance show {uid}"))
+        out.append(Stranded("gateway", uid, "dials nobody", words, since, f"mcpg-ctl instance show {uid}"))
     return out
 
 
@@ -84,5 +94,5 @@ async def _left_down(engine: Core) -> list[Stranded]:
         words = f"{row['name']} is not supervised: its recovery {row['id']} was {row['error'] or 'cancelled'}"
         words += "; a replica of it is down" if is_down else "; whatever of it ends stays down"
         hint = f"mcpg-ctl operation retry {row['id']}" if is_down else f"mcpg-ctl provision create --name {row['name']}"
-        out.append(Stranded("gateway", row["instance_uid"], words, row["finished_at"], hint))
+        out.append(Stranded("gateway", row["instance_uid"], "not supervised", words, row["finished_at"], hint))
     return out

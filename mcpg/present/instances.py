@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
+from types import MappingProxyType
 
+from mcpg.engine.stranded import Stranded
 from mcpg.machines import TABLES
 from mcpg.machines.enrolment import State
 from mcpg.present.base import Live, Row, when
+from mcpg.present.replicas import stranded
 from mcpg.store import reads
 from mcpg.store.database import Database
 from mcpg.wire.fleet import Agent, Instance
 
 Process = Callable[[str, int], tuple[int | None, str]]
+Left = Mapping[str, Stranded]
 _RANK = [State.QUARANTINED, State.ONLINE, State.ENROLLING, State.STALE, State.DEPARTED]
 
 
@@ -30,16 +34,25 @@ def derived_state(agents: Sequence[Row], replicas: int) -> str:
     return max(states, key=_RANK.index).value
 
 
-async def instances(db: Database, live: Live, org: str | None, *, orphaned: bool = False) -> list[Instance]:
-    """Every instance that exists, newest first; of every org when *org* is None, orphans only if wished."""
+async def instances(
+    db: Database, live: Live, org: str | None, *, orphaned: bool = False, left: Left = MappingProxyType({})
+) -> list[Instance]:
+    """Every instance that exists, newest first; of every org when *org* is None, orphans only if wished. *left*: as below."""
     agents = {
         key: list(rows) for key, rows in groupby(await reads.all_agents(db, org), key=lambda a: str(a["instance_id"]))
     }
-    return [instance(i, agents.get(i["id"], []), live) for i in await reads.instances(db, org, orphaned=orphaned)]
+    rows = await reads.instances(db, org, orphaned=orphaned)
+    return [instance(i, agents.get(i["id"], []), live, left=left) for i in rows]
 
 
-def instance(row: Row, agents: Sequence[Row], live: Live, process: Process = lambda *_: (None, "")) -> Instance:
-    """One gateway, its state derived from its agents'. *process*: the pid and the log of a replica of an instance."""
+def instance(
+    row: Row, agents: Sequence[Row], live: Live, process: Process = lambda *_: (None, ""), *, left: Left
+) -> Instance:
+    """
+    One gateway, its state derived from its agents'. *process*: the pid and the log of a replica of an instance. *left*:
+    the gateways that nobody looks after, by uid.
+    """
+    alone = left.get(row["instance_uid"])
     replicas = row["spec"].get("replicas", 1)
     bodies = [
         _agent(a, reads.assigned(row, a["replica"])[1], live, process(row["id"], a["replica"]))
@@ -58,7 +71,7 @@ def instance(row: Row, agents: Sequence[Row], live: Live, process: Process = lam
         assigned_hash=row["assigned_hash"], operation_id=row["operation_id"] or "",
         operation_kind=row["operation_kind"] or "", operation_phase=_phase(row), down_since=_down_since(agents, replicas),
         last_seen_at=max(seen) if seen else None, created_at=when(row["created_at"]),
-        orphaned_at=when(row["orphaned_at"]), agents=bodies,
+        orphaned_at=when(row["orphaned_at"]), stranded=stranded(alone) if alone else None, agents=bodies,
     )  # fmt: skip
 
 

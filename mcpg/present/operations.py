@@ -37,6 +37,7 @@ def operation(row: Row, names: dict[str, Row], lines: Sequence[Line] | None = No
         paused_in=row["paused_in"] if row["state"] == "paused" else "", retry_of=row["retry_of"] or "",
         duration_ms=(end - row["created_at"]) / 1000, transitions=row["version"],
         definition=f"{row['machine']}@{lines[-1].definition[:12]}" if lines else table.label,
+        damaged=row.get("damaged", []),
         history=None if lines is None else transitions(lines),
     )  # fmt: skip
 

@@ -33,5 +33,6 @@ def replica(row: Row, driven: Mapping[str, int], *, here: str, now: int, ahead_s
 
 def stranded(found: Stranded) -> Body:
     return Body(
-        kind=found.kind, subject=found.subject, message=found.words, since=when(found.since), hint=found.hint
+        kind=found.kind, subject=found.subject, brief=found.brief, message=found.words, since=when(found.since),
+        hint=found.hint,
     )  # fmt: skip

@@ -45,9 +45,7 @@ from mcpg.store.sql import Part, access, dollars, for_all, for_many, literal
 Connection = Any  # asyncpg.Connection: it comes without types
 
 REMEMBERED = 4096  # rows
-OFTEN = (
-    3  # times that texts were seen together, before they become one statement: to prepare it costs more than to send it
-)
+OFTEN = 3  # times that texts were seen together before they become one statement: to prepare it costs most
 # What companions may set, which does not change a row's version: with that, all of a Head.
 _SAME = (
     " AND attempt=? AND deadline_at IS NOT DISTINCT FROM ? AND lease_owner IS NOT DISTINCT FROM ?"
@@ -65,6 +63,10 @@ class Violation(Exception):
     """A constraint, or an expectation, of some statement among many: whose it was is found out one by one."""
 
 
+class Decided(Exception):
+    """Its argument is a refusal: a row as it is known refuses the first step of a unit, so nothing of that was planned."""
+
+
 class Appender:
     """
     Applies units on one connection at a time. `strictly` waits for each statement before the next is decided: a refusal is
@@ -79,32 +81,41 @@ class Appender:
         self._types: dict[str, tuple[str, ...]] = {}  # of the parameters of a text
         self._met: Counter[tuple[str, ...]] = Counter()
 
-    async def apply(self, con: Connection, units: Sequence[Unit], *, strictly: bool = False) -> list[list[Line]]:
+    async def apply(
+        self, con: Connection, units: Sequence[Unit], *, strictly: bool = False, past: bool = False
+    ) -> list[list[Line] | McpgError]:
         """
         The lines of each unit. Raises the first refusal, Violation, or what the database says; call `forget` then, for a
-        refusal that was decided on what is remembered may be none.
+        refusal that was decided on what is remembered may be none. With *past*, when nothing is, what is Decided is a fate.
         """
         self._con, self._plan = con, Plan()
         await self._load(units, {(ROWS[s.table.name], s.subject) for u in units for s in u if isinstance(s, Birth)})
-        told: list[list[Line]] = []
+        fates: list[list[Line] | McpgError] = []
         for unit in units:
             lines: list[Line] = []
             begun: Fire | None = None
-            for at, step in enumerate(unit):
-                asked = await self._ask(step, units) if isinstance(step, Fire) and step is not begun else ()
-                begun = self._take(unit, at, begun, lines, *asked)
-                if strictly:
-                    await self._flush(strictly=True)
-            told.append(lines)
+            try:
+                for at, step in enumerate(unit):
+                    asked = await self._ask(step, units) if isinstance(step, Fire) and step is not begun else ()
+                    begun = self._take(unit, at, begun, lines, *asked)
+                    if strictly:
+                        await self._flush(strictly=True)
+            except Decided as exc:
+                if not past:
+                    raise
+                fates.append(exc.args[0])
+            else:
+                fates.append(lines)
         await self._flush()
         self._tidy()
-        return told
+        return fates
 
     def decide(self, units: Sequence[Unit]) -> list[list[Line]] | None:
         """
         The lines of each unit, decided on what is remembered; what is to be written is in the plan then: see `call`, and
         `send`. None where something has to be read first. Raises the first refusal, as `apply` does.
         """
+        self._tidy()
         self._plan = Plan()
         told: list[list[Line]] = []
         for unit in units:
@@ -122,7 +133,6 @@ class Appender:
         """Write what was decided, inside a transaction. Raises what `apply` raises."""
         self._con = con
         await self._flush()
-        self._tidy()
 
     def forget(self) -> None:
         """What is remembered may be wrong, e.g. because it was rolled back."""
@@ -140,7 +150,7 @@ class Appender:
         match unit[at]:
             case Fire() as fire:
                 if fire is not begun:
-                    lines.append(self._fire(fire, *asked))
+                    lines.append(self._fire(fire, *asked, is_first=at == 0))
             case Birth() as birth:
                 begun = first_event(birth, unit[at + 1 :])
                 lines += self._birth(birth, begun)
@@ -156,10 +166,15 @@ class Appender:
         self._write(made.sql, made.params, made.head, (ROWS[b.table.name], b.subject), None, _refused(b))
         return [each.line for each in several]
 
-    def _fire(self, f: Fire, *asked: dict[str, Any]) -> Line:
+    def _fire(self, f: Fire, *asked: dict[str, Any], is_first: bool) -> Line:
         key = (ROWS[f.table.name], f.subject)
         head = self._heads[key]
-        made = self._scribe.fire(f, head, *asked)
+        try:
+            made = self._scribe.fire(f, head, *asked)
+        except McpgError as exc:
+            if is_first:
+                raise Decided(exc) from exc
+            raise
         assert head is not None  # noqa: S101 - the scribe refuses what is not there
         same = (head.attempt, head.deadline_at, head.lease_owner, head.lease_until)
         self._plan.lines.append(made.line_params)

@@ -27,7 +27,7 @@ from mcpg import faults
 from mcpg.errors import Unavailable
 from mcpg.store.clock import Clock, now_us
 from mcpg.store.journal import Line, Scribe, Timeout, Unit, table_timeout
-from mcpg.store.postgres_appender import Appender
+from mcpg.store.postgres_appender import Appender, Decided
 from mcpg.store.postgres_link import (
     CONNECT_S,
     JOURNAL,
@@ -95,8 +95,8 @@ class _Prepared:
 
 class PostgresWriter(JournalWriter):
     """
-    `at_once` counts the batches that were one message, `one_by_one` those that held a refusal, so that their units were done
-    one after the other.
+    `at_once` counts the batches that were one message, `one_by_one` those with a refusal of which only the database knows
+    whose: their units went one by one.
     """
 
     def __init__(self, url: str, *, clock: Clock = now_us, timeout: Timeout = table_timeout) -> None:
@@ -180,22 +180,23 @@ class PostgresWriter(JournalWriter):
         """
         con, appender = await self._connection(), self._appender
         fates: Fates = []
-        is_refused = is_decided = False  # most batches hold no refusal, and then need no savepoints
+        is_decided = False
         call = ""
+        refusal: Exception | None = None  # most batches hold none, and then need no savepoints
         try:
             if lost is None and (decided := appender.decide(units)) is not None:
                 is_decided = True
                 fates.extend(decided)
                 call = await appender.call(con, self._prepared)
         except Exception as exc:  # noqa: BLE001 - some unit was refused: which one, and how, is found out below
-            is_refused = self._is_refusal(con, exc)
+            refusal = _refusal(con, exc)
         if call:
             if faults.armed is not None:
                 reach("before", fates)
-            is_done, is_refused = await self._at_once(con, call, fates)
+            is_done, refusal = await self._at_once(con, call, fates)
             if is_done:
                 return fates
-        if not is_refused:
+        if refusal is None:
             await _begin(con)
             try:
                 if lost is not None and await self._is_written(con, lost):
@@ -206,13 +207,10 @@ class PostgresWriter(JournalWriter):
                 else:
                     fates.extend(await appender.apply(con, units))
             except Exception as exc:  # noqa: BLE001 - see above
-                is_refused = self._is_refusal(con, exc)
+                refusal = _refusal(con, exc)
                 await con.execute("ROLLBACK")
-        if is_refused:
-            self.one_by_one += 1
-            appender.forget()
-            await _begin(con)
-            fates = [await _apply(con, appender, unit) for unit in units]
+        if refusal is not None:
+            fates = await self._sorted_out(con, units, refusal)
         if faults.armed is not None:
             reach("before", fates)
         try:
@@ -224,17 +222,28 @@ class PostgresWriter(JournalWriter):
         _check(status)
         return fates
 
-    @staticmethod
-    def _is_refusal(con: Connection, exc: Exception) -> bool:
-        """True for the refusal of what was asked; anything else is raised again."""
-        if con.is_closed() or is_away(exc) or is_of_the_database(exc):
-            raise exc
-        return True
-
-    async def _at_once(self, con: Connection, call: str, fates: Fates) -> tuple[bool, bool]:
+    async def _sorted_out(self, con: Connection, units: Sequence[Unit], refusal: Exception) -> Fates:
         """
-        One message: whether it was done, and whether something in it was refused. When neither, the lock was not had in time;
-        nothing was written then.
+        The fates of *units*, of which one was refused. What a row decides shows when the rows are read anew, and the others
+        go on together; what only a statement ran into, when each unit has a savepoint of its own.
+        """
+        if isinstance(refusal, Decided | asyncpg.DivisionByZeroError):
+            self._appender.forget()
+            await _begin(con)
+            try:
+                return list(await self._appender.apply(con, units, past=True))
+            except Exception as exc:  # noqa: BLE001 - it is found out below
+                _refusal(con, exc)
+                await con.execute("ROLLBACK")
+        self.one_by_one += 1
+        self._appender.forget()
+        await _begin(con)
+        return [await _apply(con, self._appender, unit) for unit in units]
+
+    async def _at_once(self, con: Connection, call: str, fates: Fates) -> tuple[bool, Exception | None]:
+        """
+        One message: whether it was done, and the refusal of something in it. When neither, the lock was not had in time; nothing
+        was written then.
         """
         try:
             status = await con.execute(f"{_BEGIN}; {call}; COMMIT")
@@ -243,15 +252,14 @@ class PostgresWriter(JournalWriter):
         except asyncpg.PostgresError as exc:  # the server says what it would not do, and so has not done
             if is_away(exc):
                 raise _CommitLost(exc, fates) from exc
-            is_locked = isinstance(exc, asyncpg.LockNotAvailableError)
-            is_refused = not is_locked and self._is_refusal(con, exc)
+            refusal = None if isinstance(exc, asyncpg.LockNotAvailableError) else _refusal(con, exc)
             await con.execute("ROLLBACK")
-            return False, is_refused
+            return False, refusal
         except Exception as exc:
             raise _CommitLost(exc, fates) from exc
         _check(status)
         self.at_once += 1
-        return True, False
+        return True, None
 
     async def _is_written(self, con: Connection, lost: _CommitLost) -> bool:
         """Whether a batch is there whose answer was lost. The journal's lock is held, so none is on its way."""
@@ -310,16 +318,22 @@ async def _begin(con: Connection) -> None:
         await con.execute(_BEGIN)
 
 
+def _refusal(con: Connection, exc: Exception) -> Exception:
+    """*exc*, if it refuses what was asked; where the connection, or the database, is in no state to go on it is raised."""
+    if con.is_closed() or is_away(exc) or is_of_the_database(exc):
+        raise exc
+    return exc
+
+
 async def _apply(con: Connection, appender: Appender, unit: Unit) -> list[Line] | BaseException:
     """A unit's fate. A refused one leaves nothing behind, and does not touch its neighbours in the batch."""
     await con.execute("SAVEPOINT unit")
     try:
         [lines] = await appender.apply(con, [unit], strictly=True)
-    except Exception as exc:
-        if con.is_closed() or is_away(exc) or is_of_the_database(exc):
-            raise
+    except Exception as exc:  # noqa: BLE001 - its caller hears it
+        _refusal(con, exc)
         appender.forget()
         await con.execute("ROLLBACK TO unit; RELEASE unit")
-        return exc
+        return exc.args[0] if isinstance(exc, Decided) else exc
     await con.execute("RELEASE unit")
     return lines

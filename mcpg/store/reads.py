@@ -7,7 +7,6 @@ orgs, environments and tokens are in tenancy.py, those of clusters in fleet.py.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,44 +14,42 @@ from mcpg.errors import NotFound, Usage
 from mcpg.store import missed
 from mcpg.store.database import Database, Row
 from mcpg.store.journal import LEASE_S, ROWS, Line
+from mcpg.store.parsed import parsed, readable
 from mcpg.store.sql import marks
 
 IN_ONE_READ = 512  # subjects
 SHORTEST_REF = 6  # characters of an id's beginning that stands for the whole
-_JSON = {"spec", "previous", "endpoints", "host", "facts", "data"}
-
-
-def _parsed(row: Row) -> Row:
-    return {k: json.loads(v) if k in _JSON and isinstance(v, str) else v for k, v in row.items()}
+Parse = Callable[[Row], Row]  # `parsed`, or `readable` for those who show what there is, also of a row that is damaged
+_OPERATION = "SELECT * FROM operation WHERE id=?"
 
 
 async def _all(db: Database, sql: str, *params: Any) -> list[Row]:
-    return [_parsed(r) for r in await db.rows(sql, *params)]
+    return [parsed(r) for r in await db.rows(sql, *params)]
 
 
-async def _many(db: Database, sql: str, *params: Any) -> list[Row]:
-    return [_parsed(r) for r in await db.many(sql, *params)]
+async def _many(db: Database, sql: str, *params: Any, parse: Parse = parsed) -> list[Row]:
+    return [parse(r) for r in await db.many(sql, *params)]
 
 
 async def _one(db: Database, sql: str, *params: Any) -> Row | None:
     row = await db.one(sql, *params)
-    return None if row is None else _parsed(row)
+    return None if row is None else parsed(row)
 
 
 # ---- operations and the journal
 
 
 async def find_operation(db: Database, operation_id: str) -> Row | None:
-    return await _one(db, "SELECT * FROM operation WHERE id=?", operation_id)
+    return await _one(db, _OPERATION, operation_id)
 
 
-async def operation(db: Database, org_slug: str, operation_id: str) -> Row:
-    row = await find_operation(db, operation_id)
+async def operation(db: Database, org_slug: str, operation_id: str, parse: Parse = parsed) -> Row:
+    row = await db.one(_OPERATION, operation_id)
     if row is None or row["org"] != org_slug:
         raise NotFound(
             f"no operation {operation_id} in org {org_slug}", hint=f"mcpg-ctl operation list --org {org_slug}"
         )
-    return row
+    return parse(row)
 
 
 async def find_operation_by_key(db: Database, org_slug: str, key: str) -> Row | None:
@@ -65,7 +62,8 @@ async def find_operation_by_key(db: Database, org_slug: str, key: str) -> Row | 
 
 async def operations(db: Database, org_slug: str, limit: int) -> list[Row]:
     """Newest first."""
-    return await _many(db, "SELECT * FROM operation WHERE org=? ORDER BY created_at DESC, id LIMIT ?", org_slug, limit)
+    text = "SELECT * FROM operation WHERE org=? ORDER BY created_at DESC, id LIMIT ?"
+    return await _many(db, text, org_slug, limit, parse=readable)
 
 
 async def fleet_operations(
@@ -76,26 +74,28 @@ async def fleet_operations(
         db,
         "SELECT * FROM operation WHERE (CAST(?1 AS TEXT) IS NULL OR org=?1) AND (CAST(?2 AS TEXT) IS NULL OR kind=?2)"
         " AND (CAST(?3 AS TEXT) IS NULL OR name=?3) AND (?4=0 OR finished_at IS NULL) ORDER BY created_at DESC, id LIMIT ?5",
-        org, kind, name, int(running), limit,
+        org, kind, name, int(running), limit, parse=readable,
     )  # fmt: skip
 
 
-async def operation_by_ref(db: Database, ref: str) -> Row:
+async def operation_by_ref(db: Database, ref: str, parse: Parse = parsed) -> Row:
     """By id, or by its beginning of six characters or more. Raises NotFound, or Usage naming the candidates."""
-    found = await find_operation(db, ref)
+    found = await db.one(_OPERATION, ref)
     if found is not None:
-        return found
+        return parse(found)
     several = await _prefixed(db, "operation", "id", ref)
     if not several:
         await missed.operation(db, ref, SHORTEST_REF)
-    return _only(several, ref, "operation", "mcpg-ctl operation list", lambda r: f"{r['id']} ({r['kind']} {r['name']})")
+    words = "mcpg-ctl operation list"
+    return parse(_only(several, ref, "operation", words, lambda r: f"{r['id']} ({r['kind']} {r['name']})"))
 
 
 async def _prefixed(db: Database, table: str, column: str, ref: str) -> list[Row]:
+    """As they are stored."""
     if len(ref) < SHORTEST_REF:
         return []
     where = f"substr({column},1,length(?1))=?1"
-    return await _all(db, f"SELECT * FROM {table} WHERE {where} ORDER BY {column} LIMIT 20", ref)  # noqa: S608
+    return await db.rows(f"SELECT * FROM {table} WHERE {where} ORDER BY {column} LIMIT 20", ref)  # noqa: S608
 
 
 def _only(found: list[Row], ref: str, what: str, where: str, words: Callable[[Row], str]) -> Row:
@@ -151,7 +151,7 @@ async def find_definition(db: Database, digest: str) -> str | None:
 
 
 async def recent_operations(db: Database, limit: int) -> list[Row]:
-    return await _many(db, "SELECT * FROM operation ORDER BY created_at DESC, id LIMIT ?", limit)
+    return await _many(db, "SELECT * FROM operation ORDER BY created_at DESC, id LIMIT ?", limit, parse=readable)
 
 
 async def open_operations(db: Database) -> list[Row]:
@@ -383,7 +383,7 @@ async def raw_lines(db: Database, after: int, limit: int) -> list[Row]:
 
 
 def line_of(raw: Row) -> Line:
-    return _line(_parsed(raw))
+    return _line(parsed(raw))
 
 
 # ---- the server itself

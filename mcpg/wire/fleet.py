@@ -57,13 +57,29 @@ class Agent(Body):
     config_error: str = ""
 
 
+class Stranded(Body):
+    """
+    Something that nobody looks after: an `operation` that no control plane drives, or a `gateway` that dials one that is
+    gone, or is not brought back because its recovery was cancelled; since when, and the next command. `brief` is which, in
+    two or three words.
+    """
+
+    kind: Literal["operation", "gateway"]
+    subject: str
+    brief: str = ""
+    message: str
+    since: Time | None = None
+    hint: str = ""
+
+
 class Instance(Body):
     """
     One gateway, managed or self-enrolled. `state` is derived from its agents: enrolling, online, stale, departed or
     quarantined. `addressable` is empty until it is ready; the first URL is the one to use. `orphaned_at` is set when its
     cluster (still named here) was taken out of the pool under it: it runs on, and holds no room anywhere. `operation_id`,
     of `operation_kind`, runs on it now and is in `operation_phase`: of a recovery that is recovering, watching or paused.
-    `down_since`: when the first of its replicas that should run and do not was seen to be gone.
+    `down_since`: when the first of its replicas that should run and do not was seen to be gone. `stranded`: that nobody
+    looks after it, as GET /v1/stranded has it; null where somebody does.
     """
 
     id: str
@@ -91,6 +107,7 @@ class Instance(Body):
     last_seen_at: Time | None = None
     created_at: Time | None = None
     orphaned_at: Time | None = None
+    stranded: Stranded | None = None
     agents: list[Agent] = []
 
 
@@ -177,19 +194,6 @@ class Replica(Body):
     started_at: Time | None = None
     seen_at: Time | None = None
     clock_ahead_s: float | None = None
-
-
-class Stranded(Body):
-    """
-    Something that nobody looks after: an `operation` that no control plane drives, or a `gateway` that dials one that is
-    gone, or is not brought back because its recovery was cancelled; since when, and the next command.
-    """
-
-    kind: Literal["operation", "gateway"]
-    subject: str
-    message: str
-    since: Time | None = None
-    hint: str = ""
 
 
 class Ready(Body):

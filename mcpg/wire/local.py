@@ -114,16 +114,26 @@ class Database(Local):
     error: str
 
 
+class OtherProgram(Local):
+    """A managed gateway that runs another program than the control plane here chose, by the version that it says."""
+
+    instance_uid: str
+    name: str
+    version: str
+
+
 class Status(Local):
     """
     What runs on this machine and what its database holds: rows by table, the others by state. `replicas` are the control
-    planes on that database, by what the one here says, else as last written; `stranded` is null where none answers.
+    planes on that database, by what the one here says, else as last written; `stranded` is null where none answers,
+    `other_programs` also where it is not known what was chosen.
     """
 
     state_dir: str
     control_plane: ControlPlane
     replicas: list[Replica]
     stranded: list[Stranded] | None
+    other_programs: list[OtherProgram] | None
     database: Database
     rows: dict[str, int]
     operations: dict[str, int]

@@ -42,6 +42,7 @@ class Operation(Body):
     `attempt` counts the attempts that failed in the state it is in, or since somebody tried by hand, and `next_attempt_at` is
     when the next is made.
     `paused_in` is where it was when it paused, "" when it is not paused. `retry_of` is the operation it is a retry of.
+    `damaged` names what of its row cannot be read (`spec`), since somebody wrote into the database what is no JSON.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Operation(Body):
     duration_ms: float
     transitions: int
     definition: str = ""
+    damaged: list[str] = []
     history: list[Transition] | None = None
 
 

@@ -229,6 +229,8 @@ def test_a_gateway_that_runs_another_program_than_was_chosen(
     answering.says("GET", "/v1/instances", data([found, self_enrolled]))
     words = f"mcpg 9.9-beta.1, {path}, chosen by the control plane here when it started; edge-2 runs 0.1.0"
     assert examine("gateway-binary") == Said("warn", words, "mcpg-ctl instance show uid-2")
+    path.write_text("#!/bin/sh\nexit 1\n")
+    assert examine("gateway-binary") == Said("fail", f"{path} does not say its version", f"{path} --version")
     chose("", "mcpg-ctl 0.1.0")
     answering.says("GET", "/v1/instances", data([found | {"agents": agents[1:]}]))
     words = "mcpg-ctl 0.1.0, our own agent, chosen by the control plane here when it started"

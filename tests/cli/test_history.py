@@ -102,6 +102,22 @@ def test_table(snapshot: SnapshotAssertion, width: int | None) -> None:
     assert width is None or max(map(len, lines)) <= width
 
 
+@pytest.mark.parametrize("argv", [("operation", "list"), ("provision", "history")])
+def test_a_long_refusal_does_not_fill_a_list_that_is_piped(acme: Ctl, fake: Fake, argv: tuple[str, ...]) -> None:
+    """The beginning stands in the row; all of it in every other output, and where the operation is shown."""
+    words = " · ".join(f"us-{number}: 0 of 50 places are free" for number in range(20))
+    said = operation(state="failed", final_phase="failed", error=words)
+    fake.says("GET", "/v1/operations", data([said]))
+    fake.says("GET", OPERATIONS, data([said]))
+    fake.says("GET", "/v1/operations/op-1", data(said))
+    _, row = acme(*argv).out.splitlines()
+    cell = row[row.index("us-0: ") :]
+    assert (cell[-1], words.startswith(cell[:-1].rstrip()), 90 < len(cell) <= 100) == ("…", True, True)
+    assert words in acme(*argv, "-o", "wide").out
+    assert acme(*argv, "-o", "json").json[0]["error"] == words
+    assert words in acme("operation", "show", "op-1").out
+
+
 def test_wide(snapshot: SnapshotAssertion) -> None:
     assert "\n".join(history.wide(operations())) == snapshot
 

@@ -9,8 +9,9 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from mcpg import errors
+from mcpg.wire.fleet import Stranded
 
-from .bodies import OTHER_UID, instance, masked, orphan
+from .bodies import OTHER_UID, before, instance, masked, orphan
 from .fake import OPERATION, Ctl, Fake, data, operation, refusal, step, stream
 
 SHOWN = f"/v1/instances/{OTHER_UID}"
@@ -163,6 +164,27 @@ def test_where_a_replica_writes_is_shown(acme: Ctl, fake: Fake) -> None:
     )
     shown = acme("instance", "show", "edge").out
     assert "  log 1       /state/gateways/x/replica-1/log  pid 4711" in shown.splitlines()
+
+
+def test_a_gateway_that_nobody_looks_after_says_so(acme: Ctl, fake: Fake) -> None:
+    """Beside its state in the list, and with the whole reason and the next command where it is shown."""
+    alone = Stranded(
+        kind="gateway",
+        subject=OTHER_UID,
+        brief="not supervised",
+        message="edge-1 is not supervised: its recovery op-1 was cancelled; a replica of it is down",
+        since=before(minutes=3.5),
+        hint="mcpg-ctl operation retry op-1",
+    )
+    said = instance(state="departed", stranded=alone)
+    fake.says("GET", "/v1/instances", data([said, instance()]))
+    _, first, second = acme("instance", "list").out.splitlines()
+    assert ("  departed (not supervised)  " in first, "not supervised" in second) == (True, False)
+    fake.says("GET", "/v1/instances/019a3c1e", data(said))
+    title, *facts = acme("instance", "show", "019a3c1e").out.splitlines()
+    assert title.endswith("  departed (not supervised)")
+    assert f"  not supervised  3m ago: {alone.message}; {alone.hint}" in facts
+    assert acme("instance", "show", "019a3c1e", "-o", "json").json["stranded"]["brief"] == "not supervised"
 
 
 def test_some_of_the_replicas_serve(acme: Ctl, fake: Fake) -> None:

@@ -90,6 +90,13 @@ def test_one_and_every_move_it_made(
     assert acme("operation", "show", "op-7", "-o", "json").json == said
 
 
+def test_a_row_that_is_damaged_is_said_to_be(acme: Ctl, fake: Fake) -> None:
+    fake.says("GET", "/v1/operations/op-7", data(operation() | {"damaged": ["spec"], "replicas": 0}))
+    shown = acme("operation", "show", "op-7").out.splitlines()
+    words = "the row's spec cannot be read, it was edited; mcpg-ctl audit verify tells more"
+    assert f"  damaged   {words}" in shown
+
+
 def test_a_deadline_that_passed_is_said_to_have(acme: Ctl, fake: Fake) -> None:
     """A control plane that was away gives a gateway time to come back beyond it."""
     passed = before(seconds=90.4).isoformat()

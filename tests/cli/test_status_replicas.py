@@ -84,6 +84,34 @@ def test_what_is_stranded_is_said_with_its_age_and_the_next_command(
     assert lines_of(ctl("status"), "Stranded") == [*[one] * 4, "Stranded       2 more: mcpg-ctl status -o json"]
 
 
+def test_gateways_that_run_another_program_than_was_chosen_are_named(
+    ctl: Ctl, record: Callable[..., dict[str, Any]], fake: Fake, tmp_path: Path
+) -> None:
+    """As what was chosen says its version now, where it can still be asked."""
+    path = tmp_path / "mcpg"
+    path.write_text("#!/bin/sh\necho mcpg 9.9\n")
+    path.chmod(0o755)
+    record(gateway="mcpg 9.8", gateway_path=str(path))
+    fake.says("GET", "/v1/meta", data(META))
+    fake.says("GET", "/v1/replicas", data([]))
+    fake.says("GET", "/v1/stranded", data([]))
+    old, new, gone = ({"state": s, "version": v} for s, v in (("online", "9.8"), ("online", "9.9"), ("departed", "1")))
+    gateways = [
+        {"instance_uid": "u-1", "name": "edge-1", "managed": True, "agents": [old, old, new, gone]},
+        {"instance_uid": "u-2", "name": "edge-2", "managed": True, "agents": [new]},
+        {"instance_uid": "laptop", "managed": False, "agents": [old]},
+    ]
+    fake.says("GET", "/v1/instances", data(gateways))
+    [line] = lines_of(ctl("status"), "Other program")
+    assert line == "Other program  edge-1 runs 9.8, not what the control plane here chose; mcpg-ctl instance show u-1"
+    found = {"instance_uid": "u-1", "name": "edge-1", "version": "9.8"}
+    assert ctl("status", "-o", "json").json["other_programs"] == [found]
+    path.unlink()  # it ran before it went
+    assert [each["name"] for each in ctl("status", "-o", "json").json["other_programs"]] == ["edge-1", "edge-2"]
+    record(gateway=None, gateway_path=None)
+    assert ctl("status", "-o", "json").json["other_programs"] is None
+
+
 def test_what_the_database_says_where_nobody_answers_is_never_that_somebody_lives(
     ctl: Ctl, state: Path, migrated: Path, record: Callable[..., dict[str, Any]], fake: Fake
 ) -> None:

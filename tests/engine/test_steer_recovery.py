@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -116,7 +117,16 @@ async def test_what_is_not_brought_back_is_shown_until_it_is_asked_for(on: Plane
         f"edge-1 is not supervised: its recovery {operation['id']} was cancelled by local: too loud; a replica of it is down"
     )
     assert found["hint"] == f"mcpg-ctl operation retry {operation['id']}"
+    assert (found["brief"], await told(on, uid)) == ("not supervised", [found] * 4)
     staged.doomed = set()
     await on.steer(operation["id"], "retry")
     await rests_in(on, "recovered")
     assert (await on.client.get("/v1/stranded")).json() == []
+    assert await told(on, uid) == [None] * 4
+
+
+async def told(plane: Plane, uid: str) -> list[Any]:
+    """What every way to ask for the gateway says of who looks after it."""
+    listed = [(await plane.client.get(f"/v1/{path}instances")).json() for path in ("", "orgs/default/")]
+    shown = [(await plane.client.get(f"/v1/{path}instances/{uid}")).json() for path in ("", "orgs/default/")]
+    return [found["stranded"] for found in (*(one for [one] in listed), *shown)]

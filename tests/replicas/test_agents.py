@@ -12,7 +12,7 @@ import pytest
 from mcpg.engine.clocks import ORPHANED_S
 from mcpg.machines.enrolment import STALE_AFTER_S, Event
 from mcpg.store import reads
-from mcpg.store.journal import Also
+from mcpg.store.journal import Also, Line
 from tests.agent.conftest import Gateway, Paper, Stream, ask_operator, mint, settled, status_of
 from tests.replicas.conftest import BOUND_S, Replica, Start, time_passes
 
@@ -154,6 +154,34 @@ async def test_a_quarantine_cuts_the_channel_wherever_it_is(replicas: Start, dia
     stream = await online(second, one)
     await ask_operator(first, one.agent_id, Event.QUARANTINE)
     assert await cut_off(stream) == grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_quarantine_that_is_heard_after_the_revive_cuts_nothing(
+    replicas: Start, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line is another replica's, and the feed brings it late: revive and channel are of here, and newer."""
+    first, second = await replicas(2)
+    one = dial(second)
+    old = await online(second, one)
+    told = second.db.writer.listeners.heard
+    late: list[Line] = []
+    monkeypatch.setattr(second.db.writer.listeners, "heard", late.append)
+    await ask_operator(first, one.agent_id, Event.QUARANTINE)
+
+    async def read() -> bool:
+        return [line.event for line in late] == ["quarantine"]
+
+    await second.until(read, "the feed has read it", BOUND_S)
+    await ask_operator(second, one.agent_id, Event.REVIVE)
+    new = await one.connect()
+    assert await cut_off(old) == grpc.StatusCode.ABORTED
+    monkeypatch.undo()
+    told(late[0])
+    session = second.control.sessions.of(one.agent_id)
+    assert session is not None
+    assert session.outbox.empty()
+    await ask_operator(first, one.agent_id, Event.QUARANTINE)
+    assert await cut_off(new) == grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_a_clone_with_older_credentials_is_refused_by_every_replica(replicas: Start, dial: Dial) -> None:

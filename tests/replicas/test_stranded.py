@@ -170,6 +170,8 @@ async def test_a_gateway_that_dials_a_control_plane_that_is_gone_is_stranded_and
     work.url, began = GONE, engine.clock()
     assert await adrift.look(engine) == []
     [found] = await asked(one, "stranded")
+    assert [each["stranded"] for each in await asked(one, "instances")] == [found]
+    assert found["brief"] == "dials nobody"
     words = f"edge-1 (replica 1) dials {GONE}, where no control plane lives; started anew after 60 s of that"
     assert (found["kind"], found["message"]) == ("gateway", words)
     assert found["hint"] == f"mcpg-ctl instance show {found['subject']}"

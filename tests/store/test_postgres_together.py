@@ -15,8 +15,9 @@ from mcpg.machines import cluster
 from mcpg.machines.cluster import Event
 from mcpg.store import journal, postgres_writer, writes
 from mcpg.store.database import Database
-from mcpg.store.journal import Also, Birth, Fire
+from mcpg.store.journal import Also, Birth, Fire, Line, line_hash
 from mcpg.store.postgres_link import INDEXED, JOURNAL_LOCK, connect
+from mcpg.store.reads import history
 from mcpg.store.sql import for_many
 from tests.conftest import NewDatabase
 from tests.store.conftest import COLUMNS, born
@@ -176,6 +177,47 @@ async def test_one_refusal_in_a_batch_that_goes_together_is_its_callers_alone(db
     assert {row["version"] for row in await db.rows("SELECT version FROM cluster")} == {6}
 
 
+async def test_who_comes_too_late_costs_the_others_of_the_batch_nothing(db: Database, other: Database) -> None:
+    """What a row decides is found out by reading the rows anew, not unit by unit; also where what was known of them is old."""
+    names = [f"c{i}" for i in range(6)]
+    await asyncio.gather(*(born(db, name) for name in names))
+    await other.writer.fire(turn("c0", 1))  # so what is known here of c0 is old: its move is refused, and then is not
+    said = Also("UPDATE cluster SET reason='said' WHERE id=?", ("c5",), expect=1)
+    fates = await asyncio.gather(
+        db.writer.fire(turn("c0", 2)),
+        *(db.writer.fire(turn(name, 1)) for name in names[1:]),
+        db.writer.submit([turn("c1", 1), Also("UPDATE cluster SET reason='late' WHERE id=?", ("c1",), expect=1)]),
+        db.writer.fire(turn("nobody", 1)),
+        db.writer.submit([said]),
+        return_exceptions=True,
+    )
+    told = [fate.seq if isinstance(fate, Line) else type(fate).__name__ for fate in fates]
+    assert told == [3, 2, 2, 2, 2, 2, "Conflict", "NotFound", "list"]
+    rows = await db.rows("SELECT version,reason FROM cluster ORDER BY id")
+    assert [tuple(row.values()) for row in rows] == [(3, ""), *[(2, "")] * 4, (2, "said")]
+    lines = [line for name in names for line in await history(db, name)]
+    assert [line_hash(line) for line in lines] == [line.hash for line in lines]
+    assert db.writer.one_by_one == 0  # type: ignore[attr-defined]
+
+
+async def test_a_late_one_and_one_that_a_statement_refuses_are_told_apart(db: Database) -> None:
+    """The second is found one by one, after the first was found; a step that is not the first of its unit counts as such."""
+    names = [f"c{i}" for i in range(4)]
+    await asyncio.gather(*(born(db, name) for name in names))
+    said = Also("UPDATE cluster SET reason='said' WHERE id=?", ("c3",), expect=1)
+    fates = await asyncio.gather(
+        *(db.writer.fire(turn(name, 1)) for name in names),
+        db.writer.fire(turn("c1", 1)),
+        db.writer.submit([said, turn("c2", 1)]),
+        db.writer.submit([Also("UPDATE cluster SET reason='x' WHERE id=?", ("nobody",), expect=1)]),
+        return_exceptions=True,
+    )
+    assert [type(fate).__name__ for fate in fates] == ["Line"] * 4 + ["Conflict"] * 3
+    rows = await db.rows("SELECT version,reason FROM cluster ORDER BY id")
+    assert [tuple(row.values()) for row in rows] == [(2, "")] * 4
+    assert db.writer.one_by_one == 1  # type: ignore[attr-defined]
+
+
 # ---- reads that go together
 
 
@@ -273,7 +315,17 @@ async def test_a_move_that_was_overtaken_is_refused_though_it_is_one_message(db:
     assert isinstance(told[0], Conflict)
     assert not isinstance(told[1], BaseException)
     assert told[1].seq == 7
+    assert db.writer.one_by_one == 0  # type: ignore[attr-defined]
     assert [row["n"] for row in await db.rows("SELECT count(*) AS n FROM journal GROUP BY subject")] == [7, 7]
+
+
+async def test_what_is_remembered_of_a_row_is_compared_by_the_one_message_too(db: Database, other: Database) -> None:
+    """Set by somebody else without a move: the version says nothing."""
+    await born(db)
+    version = await often(db, "c1")
+    await other.writer.execute(Also("UPDATE cluster SET attempt=5 WHERE id=?", ("c1",), expect=1))
+    await db.writer.fire(turn("c1", version, again_at=1))
+    assert await db.rows("SELECT attempt FROM cluster") == [{"attempt": 6}]
 
 
 class Answering:

@@ -6,11 +6,11 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mcpg.cli import programs
 from mcpg.cli.browser import can_open
 from mcpg.cli.checks.facts import Facts, Skip, Verdict, bad, good, note
 from mcpg.errors import McpgError
@@ -174,23 +174,16 @@ def _chosen(facts: Facts, path: str, version: str) -> Verdict:
             return bad(words, "mcpg-ctl cluster health")
         words = f"{version}, {path}"
     words += ", chosen by the control plane here when it started"
-    others = [(uid, each) for uid, each in _running(facts) if not version.endswith(f" {each[1]}")]
-    if others:
-        named = ", ".join(f"{name} runs {other}" for _, (name, other) in others[:3])
-        more = f" and {len(others) - 3} more do not" if len(others) > 3 else ""
-        return note(f"{words}; {named}{more}", f"mcpg-ctl instance show {shlex.quote(others[0][0])}")
+    if path and not version:
+        return bad(f"{path} does not say its version", f"{shlex.quote(path)} --version")
+    found = programs.others(facts.ask("v1", "instances"), version) if _is_asked(facts) else []
+    if found:
+        named = ", ".join(f"{each.name} runs {each.version}" for each in found[:3])
+        more = f" and {len(found) - 3} more do not" if len(found) > 3 else ""
+        return note(f"{words}; {named}{more}", f"mcpg-ctl instance show {shlex.quote(found[0].instance_uid)}")
     return good(words)
 
 
-def _running(facts: Facts) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Uid, name and version of each agent that the control plane here manages, once each; nothing while it does not say."""
-    if not facts.answers or facts.server.meta.get("replica") != facts.local.record.get("replica"):
-        return
-    seen = set()
-    for instance in facts.ask("v1", "instances"):
-        for agent in instance.get("agents") or []:
-            uid, name = str(instance.get("instance_uid")), str(instance.get("name") or instance.get("instance_uid"))
-            found = uid, (name, str(agent.get("version") or ""))
-            if instance.get("managed") and agent.get("state") == "online" and found[1][1] and found not in seen:
-                seen.add(found)
-                yield found
+def _is_asked(facts: Facts) -> bool:
+    """Whether the control plane here is the one that answers."""
+    return facts.answers and facts.server.meta.get("replica") == facts.local.record.get("replica")
