@@ -180,7 +180,7 @@ async def test_a_gateway_that_ends_while_it_is_confirmed_fails_the_operation(
         scripted.on_exit(Exited(scripted.orders[0].instance_id, 1, 1001, "exit code 3", "no such config"))
         events = await create
         assert events[-1]["state"] == "failed"
-        assert events[-1]["reason"] == "replica 1 (pid 1001) ended, exit code 3: no such config"
+        assert events[-1]["reason"] == "replica 1 (pid 1001) did not stay up: exit code 3: no such config"
         assert events[-1]["code"] == "gateway_exited"
 
 
