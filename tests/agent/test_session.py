@@ -16,7 +16,6 @@ from mcpg.errors import Forbidden, Unavailable
 from mcpg.machines.enrolment import Event
 from mcpg.store import reads, writes
 from tests.agent.conftest import (
-    BOUND_S,
     Core,
     Gateway,
     Paper,
@@ -27,6 +26,7 @@ from tests.agent.conftest import (
     status_of,
     the_agent,
 )
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane
 
 Make = Callable[..., Gateway]

@@ -16,6 +16,7 @@ from mcpg.agent.status import status as status_of
 from tests.conftest import ROOT, Plane, StartPlane, real
 from tests.peers.conftest import Spawn, echo, eventually, mcp_client, started_at, tool
 from tests.peers.exec_agent import Agent, says
+from tests.ports import free_port
 
 pytestmark = pytest.mark.peer
 
@@ -222,9 +223,7 @@ async def test_what_cannot_start_says_why_and_leaves_nothing(agent: Agent, tmp_p
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "0.0.0.0", "[::1]", "localhost"])
 async def test_a_local_config_is_served_where_it_says(agent: Agent, tmp_path: Path, host: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     local = tmp_path / "gateway.yaml"
     where = f"{{bind_address: '{host}:{port}', mcp_path: /tools, health_path: /alive}}"
     local.write_text(f"gateway: {{server: {where}}}" + tool("file"))
