@@ -28,6 +28,7 @@ from mcpg.settings import Server
 from mcpg.store.database import Database, Where
 from mcpg.store.journal import Timeout
 from tests import postgres as postgresql
+from tests.bounds import BOUND_S
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = ROOT / "snapshots"
@@ -121,7 +122,7 @@ class Plane:
         if self.db_url:
             assert await postgresql.edit(self.db_url, sql, *params) > 0, sql
             return
-        with sqlite3.connect(self.db.shown, timeout=10) as db:
+        with sqlite3.connect(self.db.shown, timeout=BOUND_S) as db:
             assert db.execute(sql, params).rowcount > 0, sql
         db.close()
 
@@ -162,7 +163,7 @@ class Plane:
     async def instances(self) -> list[dict[str, Any]]:
         return (await self.client.get("/v1/orgs/default/instances")).raise_for_status().json()
 
-    async def until(self, condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 30.0) -> Any:
+    async def until(self, condition: Callable[[], Awaitable[Any]], what: str, seconds: float = BOUND_S) -> Any:
         """Wait for *condition*; every committed journal line is an occasion to look again."""
         changed = asyncio.Event()
         self.db.writer.listen(lambda _: changed.set())
@@ -200,7 +201,7 @@ async def running(
     wanted = {"bind_http": "127.0.0.1:0", "bind_grpc": "127.0.0.1:0", "provisioner": "noop", **settings}
     async with (
         ControlPlane(Server(state_dir=state_dir, **wanted), provisioner=given, timeout=timeout) as control,
-        httpx.AsyncClient(base_url=control.started.http_url, timeout=60, trust_env=False) as client,
+        httpx.AsyncClient(base_url=control.started.http_url, timeout=BOUND_S, trust_env=False) as client,
     ):
         yield Plane(control, client)
 

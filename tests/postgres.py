@@ -1,7 +1,7 @@
 """
 A real PostgreSQL for the tests: one server a test session, started from the installed programmes, a fresh database a test.
 
-The server listens on a loopback port of the kernel's choice and dies with the process that started it. It does not sync:
+The server listens on a loopback port that nobody else is given and dies with the process that started it. It does not sync:
 what is tested is what is written, not the disk.
 """
 
@@ -16,7 +16,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -30,6 +29,8 @@ import pytest
 
 from mcpg.store.database import Database
 from mcpg.store.sql import dollars
+from tests.bounds import BOUND_S
+from tests.ports import free_port
 
 T = TypeVar("T")
 USER, PASSWORD = "mcpg", "s3cret/of:tests"
@@ -41,7 +42,6 @@ QUICK = (
     "wal_level=minimal",
     "max_wal_senders=0",
 )
-START_S = 30.0
 
 
 def programmes() -> Path:
@@ -137,9 +137,7 @@ def serving(options: tuple[str, ...] = QUICK) -> Iterator[Server]:
     )  # fmt: skip
     if made.returncode:
         pytest.fail(f"initdb failed: {made.stderr}", pytrace=False)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = ("listen_addresses=127.0.0.1", "max_connections=300", *options)
     server = subprocess.Popen(
         [folder / "postgres", "-D", data, "-p", str(port), "-k", home, *(f for o in options for f in ("-c", o))],
@@ -160,11 +158,11 @@ def serving(options: tuple[str, ...] = QUICK) -> Iterator[Server]:
     listener = threading.Thread(target=listen, name="postgres")
     listener.start()
     try:
-        if not is_ready.wait(START_S) or server.poll() is not None:
+        if not is_ready.wait(BOUND_S) or server.poll() is not None:
             pytest.fail(f"PostgreSQL did not start: {said.read_text()}", pytrace=False)
         yield Server(port)
     finally:
         server.send_signal(signal.SIGQUIT)
-        server.wait(20)
-        listener.join(20)
+        server.wait(BOUND_S)
+        listener.join(BOUND_S)
         shutil.rmtree(home, ignore_errors=True)

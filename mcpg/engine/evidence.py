@@ -102,7 +102,7 @@ async def _look_serving(engine: Core, op: Operation, memory: Memory) -> Look:
             return Look(
                 Outcome(
                     provision.Event.FAIL,
-                    reason=f"replica {number} ({ended.process}) ended, {ended}",
+                    reason=f"replica {number} ({ended.process}) did not stay up: {ended}",
                     data={"code": "gateway_exited", "replica": number, "pid": ended.pid, "words": ended.words},
                 )
             )

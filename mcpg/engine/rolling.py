@@ -234,7 +234,7 @@ async def until_serving(engine: Core, instance_id: str, numbers: frozenset[int])
             return
         for number, exited in (await engine.ended(instance_id)).items():
             if number in numbers:
-                raise GatewayExited(f"replica {number} (pid {exited.pid}) did not stay up", cause=str(exited))
+                raise GatewayExited(f"replica {number} ({exited.process}) did not stay up", cause=str(exited))
         for agent in seen.refused:
             if agent["replica"] in numbers:
                 raise PermanentError(f"replica {agent['replica']} refuses its config", cause=agent["config_error"])

@@ -30,9 +30,9 @@ from mcpg.machines import enrolment
 from mcpg.store import reads
 from mcpg.store.database import Database
 from mcpg.store.journal import Fire, Line, table_timeout
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane, running
 
-BOUND_S = 20  # no test waits longer for anything; nothing is expected to take more than a fraction of it
 HERE = Scope("default", "default", "default")
 
 

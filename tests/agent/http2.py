@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 
-from tests.agent.conftest import BOUND_S
+from tests.bounds import BOUND_S
 
 
 def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:

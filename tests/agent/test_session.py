@@ -16,7 +16,6 @@ from mcpg.errors import Forbidden, Unavailable
 from mcpg.machines.enrolment import Event
 from mcpg.store import reads, writes
 from tests.agent.conftest import (
-    BOUND_S,
     Core,
     Gateway,
     Paper,
@@ -27,6 +26,7 @@ from tests.agent.conftest import (
     status_of,
     the_agent,
 )
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane
 
 Make = Callable[..., Gateway]
@@ -357,8 +357,10 @@ async def test_a_delete_cuts_a_stream_that_is_still_open(start_plane: StartPlane
         row = await settled(plane, one.agent_id, "departed")
         assert row["reason"] == "process 4711 ended, signal 9"
 
-        async with asyncio.timeout(BOUND_S):  # the state's own deadline is 60 s
-            assert (await plane.delete(instance))[-1]["_event"] == "deleted"
+        async with asyncio.timeout(BOUND_S):
+            deleted = await plane.delete(instance)
+            assert deleted[-1]["_event"] == "deleted"
+            assert "deadline" not in [line["event"] for line in deleted]
             with pytest.raises(grpc.aio.AioRpcError) as cut:
                 await to_the_end(stream)
         assert cut.value.code() is grpc.StatusCode.PERMISSION_DENIED

@@ -16,7 +16,6 @@ from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.machines.enrolment import Event
 from mcpg.store import reads
 from tests.agent.conftest import (
-    BOUND_S,
     Core,
     Gateway,
     Paper,
@@ -27,6 +26,7 @@ from tests.agent.conftest import (
     the_agent,
 )
 from tests.agent.http2 import RawHttp2
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane
 
 Make = Callable[..., Gateway]

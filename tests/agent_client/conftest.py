@@ -11,10 +11,14 @@ import pytest
 from mcpg.agent.gateway import run
 from mcpg.agent.gateway_link import Timing
 from mcpg.settings import Agent
+from tests.bounds import BOUND_S
 
 from .fake_cp import FakeControlPlane, soon
 
-QUICK = Timing(heartbeat_s=0.02, status_s=0.02, backoff_first_s=0.01, backoff_cap_s=0.02)
+QUICK = Timing(
+    heartbeat_s=0.02, status_s=0.02, backoff_first_s=0.01, backoff_cap_s=0.02,
+    headers_s=BOUND_S, register_s=BOUND_S, close_s=BOUND_S, goodbye_s=BOUND_S,
+)  # fmt: skip
 ENROLMENT_URL = "http://127.0.0.1:7843/enroll/v1#token=ENROL-abc"
 ANYWHERE = 'gateway: {server: {bind_address: "127.0.0.1:0"}}\n'
 

@@ -16,6 +16,7 @@ import grpc.aio
 from mcpg.agent import credentials
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.agent.pb import agent_pb2_grpc as pb_grpc
+from tests.bounds import BOUND_S
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def echo_config(name: str = "demo.echo", origin: str = "pushed") -> bytes:
 
 async def soon(awaitable: Awaitable[T]) -> T:
     """The result, or a failure instead of a test that hangs."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(BOUND_S):
         return await awaitable
 
 

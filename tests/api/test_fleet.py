@@ -17,6 +17,7 @@ from mcpg.errors import PermanentError
 from mcpg.machines import TABLES
 from mcpg.store.clock import now_us, uuid7
 from mcpg.store.models import Environment, Org, Workspace
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane, parse_events
 from tests.engine.fakes import Scripted
 
@@ -152,7 +153,7 @@ async def listen(plane: Plane, count: int, last: str | None = None, ready: async
     """The first *count* events, after the id that the stream begins with; `ready` is set once it is open."""
     headers = {} if last is None else {"Last-Event-ID": last}
     text = ""
-    async with asyncio.timeout(20), plane.client.stream("GET", "/v1/events", headers=headers) as answer:
+    async with asyncio.timeout(BOUND_S), plane.client.stream("GET", "/v1/events", headers=headers) as answer:
         assert answer.status_code == 200, await answer.aread()
         if ready is not None:
             ready.set()
@@ -205,7 +206,7 @@ async def test_a_listener_that_does_not_read_holds_nothing_and_misses_nothing(
             await asyncio.gather(*(plane.publish(f"edge-{n}") for n in range(200)))
             assert sum(len(f) for f in plane.engine.bus._followers.values()) == 0, "nothing is queued for it"
             text = b""
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(BOUND_S):
                 while text.count(b"event: ready") < 200:
                     text += await loop.sock_recv(slow, 65536)
         body = b"".join(text.split(b"\r\n\r\n", 1)[1:])
@@ -220,7 +221,7 @@ async def test_a_last_event_id_that_is_none_is_refused(plane: Plane, last: str) 
 
 async def test_a_listener_of_everything_is_kept_alive(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "KEEP_ALIVE_S", 0.01)
-    async with asyncio.timeout(10), plane.client.stream("GET", "/v1/events") as answer:
+    async with asyncio.timeout(BOUND_S), plane.client.stream("GET", "/v1/events") as answer:
         text = ""
         async for part in answer.aiter_text():
             text += part

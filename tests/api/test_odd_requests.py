@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.bounds import BOUND_S
 from tests.conftest import Plane
 
 ORG = "/v1/orgs/default"
@@ -66,7 +67,7 @@ async def test_a_request_line_that_cannot_be_read_is_answered(
     where = urlsplit(plane.url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     writer.write(first + b"\r\nHost: 127.0.0.1\r\n\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_S):
         said = await reader.read()
     writer.close()
     assert said.startswith(b"HTTP/1.1 400 ")

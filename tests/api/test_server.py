@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mcpg.errors import McpgError, StateDirBusy, Usage
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane
 
 
@@ -257,10 +258,12 @@ async def test_a_real_browser_renders_the_page_without_a_violation(plane: Plane,
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=browser_path,
+            timeout=BOUND_S * 1000,
             args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
                   "--disable-component-update", "--disable-sync", "--no-first-run"],
         )  # fmt: skip
         page = await browser.new_page()
+        page.set_default_timeout(BOUND_S * 1000)
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
         await page.goto(plane.url + "/")

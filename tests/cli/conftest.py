@@ -19,11 +19,17 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.amber import AmberSnapshotExtension
 from syrupy.location import PyTestLocation
 
+from mcpg.cli import doctor, names, peers, running
 from mcpg.cli import main as cli
 from mcpg.cli.answers import Heard
+from mcpg.cli.checks import facts
+from tests.bounds import BOUND_S
 
 from .fake import Ctl, Fake, Ran
 
+WAITS = ((doctor, "PATIENCE_S"), (names, "_BUDGET_S"), (facts, "ANSWER_S"), (peers, "ANSWER_S"))
+SHIPPED = [(module, name, getattr(module, name)) for module, name in WAITS]
+LOOK: dict[str, float] = running.look.__kwdefaults__
 SNAPSHOTS = Path(__file__).parents[2] / "snapshots" / "cli"
 
 
@@ -45,7 +51,7 @@ def _server() -> Iterator[Fake]:
     fake, started = Fake(), threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(fake.serve(started)), name="fake")
     thread.start()
-    assert started.wait(20)
+    assert started.wait(BOUND_S)
     yield fake
     fake.stop()
     thread.join()
@@ -75,6 +81,22 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MCPG_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is asked here answers, if late: that he is given up after a moment has tests of its own, with `impatient`."""
+    for module, name, _ in SHIPPED:
+        monkeypatch.setattr(module, name, BOUND_S)
+    monkeypatch.setitem(LOOK, "answer_s", BOUND_S)
+
+
+@pytest.fixture
+def impatient(patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which nobody answers."""
+    for module, name, seconds in SHIPPED:
+        monkeypatch.setattr(module, name, seconds)
+    monkeypatch.setitem(LOOK, "answer_s", running.ANSWER_S)
 
 
 @pytest.fixture

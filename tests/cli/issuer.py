@@ -22,6 +22,8 @@ import httpx
 from joserfc import jwt
 from joserfc.jwk import OKPKey, RSAKey
 
+from tests.bounds import BOUND_S
+
 from .fake import Ran
 
 RSA = RSAKey.generate_key(2048, {"kid": "rsa", "use": "sig"})
@@ -117,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def misbehave(self, how: Any) -> None:
         if how == "silent":
-            self.server.hold.wait(30)
+            self.server.hold.wait(BOUND_S)
         elif how == "drip":  # never ends, and is never silent
             self.send_response(200)
             self.end_headers()
@@ -184,7 +186,7 @@ class Login:
         self._process.send_signal(signal.SIGINT)
 
     def end(self) -> Ran:
-        out, err = self._process.communicate(timeout=30)
+        out, err = self._process.communicate(timeout=BOUND_S)
         return Ran(self._process.returncode, out, self._said + err)
 
     def close(self) -> None:
@@ -194,4 +196,4 @@ class Login:
 
 def browse(url: str) -> httpx.Response:
     """What a browser does with an issuer that asks nothing: it is sent on, and shows the page where it ends."""
-    return httpx.get(url, follow_redirects=True, trust_env=False, timeout=30)
+    return httpx.get(url, follow_redirects=True, trust_env=False, timeout=BOUND_S)

@@ -22,6 +22,7 @@ from mcpg.cli.completion import candidates
 from mcpg.cli.names import LISTS
 from mcpg.cli.parse import parse
 from mcpg.cli.shells import SCRIPTS
+from tests.bounds import BOUND_S
 
 from .fake import SILENT, Answer, Ctl, Fake, data
 
@@ -357,6 +358,8 @@ def environment(fake: Fake, tmp_path: Path) -> dict[str, str]:
 def asked(shell: str, typed: str, fake: Fake, tmp_path: Path) -> list[str]:
     environ = environment(fake, tmp_path) | {"TYPED": typed}
     command = [shell, *OPTIONS[shell], "-c", ASK[shell]]
-    ran = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(
+        command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=BOUND_S, check=False
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
     return [line for line in ran.stdout.splitlines() if line]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mcpg.cli import ports
+from tests.ports import free_port
 
 from .doctoring import *  # noqa: F403  fixtures
 from .doctoring import META, NOBODY, Examine, Said, stored
@@ -30,10 +31,9 @@ def taken() -> Iterator[int]:
 
 
 @pytest.fixture
-def free(taken: int) -> int:
+def free() -> int:
     """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+    return free_port()
 
 
 Card = Callable[..., None]
@@ -159,7 +159,7 @@ def test_something_else_behind_the_port(examine: Examine, answering: Fake, answe
     assert (said.status, words in said.detail, answering.url in said.detail) == ("fail", True, True)
 
 
-def test_a_server_that_hangs(examine: Examine, taken: int) -> None:
+def test_a_server_that_hangs(examine: Examine, taken: int, impatient: None) -> None:
     said = examine("control-plane", "--cp-url", f"http://127.0.0.1:{taken}")
     words = f"the control plane at http://127.0.0.1:{taken} does not answer: timed out (the URL is from --cp-url)"
     assert said == Said("fail", words, "mcpg-ctl config explain")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mcpg import errors
+from tests.bounds import BOUND_S
 
 from . import bodies
 from .fake import GATEWAYS, HAPPY, OPERATION, UID, Answer, Ctl, Fake, data, end, operation, refusal, step, stream
@@ -144,7 +145,7 @@ def test_a_reader_that_leaves_ends_a_list_quietly(fake: Fake, words: str) -> Non
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert (process.stderr.read(), process.wait(30)) == ("", 141)
+        assert (process.stderr.read(), process.wait(BOUND_S)) == ("", 141)
 
 
 BROKEN = [Answer(b"<h1>hi", content_type="text/html"), data("x"), data(None), data([1]), Answer(b"{", 200)]

@@ -18,6 +18,8 @@ import httpx
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from tests.ports import free_port
+
 from . import issuer as issuers
 from .fake import Ctl, Ran
 from .issuer import ED, RSA, STRANGER, Issuer, Login, browse, licence
@@ -237,7 +239,7 @@ DISCOVERY: dict[str, tuple[int, Any]] = {
 def test_a_wrong_discovery_document(ctl: Ctl, issuer: Issuer, snapshot: SnapshotAssertion, how: str) -> None:
     code, issuer.wrong["/.well-known/openid-configuration"] = DISCOVERY[how]
     slow = how in ("silent", "never ends")
-    ran = ctl("login", "--issuer", issuer.url, *(["--timeout", "0.3"] if slow else []))
+    ran = ctl("login", "--issuer", issuer.url, *(["--timeout", "2"] if slow else []))
     assert (ran.code, ran.out, error(ran, issuer)) == (code, "", snapshot)
     assert issuer.paths() == ["/.well-known/openid-configuration"]
 
@@ -280,8 +282,7 @@ def test_an_issuer_that_cannot_be_one(ctl: Ctl, snapshot: SnapshotAssertion, url
 
 
 def test_nobody_at_the_issuers_address(ctl: Ctl) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     ran = ctl("login", "--issuer", url)
     assert (ran.code, ran.err.splitlines()[1:3]) == (
         6,
@@ -298,10 +299,10 @@ def test_the_issuer_may_come_from_the_environment(ctl: Ctl, issuer: Issuer, monk
 
 
 def test_nobody_comes_back_in_time(ctl: Ctl, issuer: Issuer, stored: Path) -> None:
-    ran = ctl("login", "--issuer", issuer.url, "--timeout", "0.3")
+    ran = ctl("login", "--issuer", issuer.url, "--timeout", "2")
     assert (ran.code, ran.out) == (124, "")
     assert ran.err.splitlines()[3:5] == [
-        "error: nobody has signed in within 0.3 s",
+        "error: nobody has signed in within 2 s",
         "cause: the browser has not come back",
     ]
     assert not stored.exists()

@@ -15,6 +15,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
+from tests.bounds import BOUND_S
 from tests.conftest import ROOT, real
 
 from .fake import Ctl, Fake, Ran, data
@@ -74,7 +75,7 @@ def file(tmp_path: Path) -> Path:
 
 def sign_in(url: str, name: str) -> httpx.Response:
     """A person with a browser: fills in what the provider's pages ask for, until the page of `mcpg-ctl`."""
-    with httpx.Client(follow_redirects=True, trust_env=False, timeout=30) as browser:
+    with httpx.Client(follow_redirects=True, trust_env=False, timeout=BOUND_S) as browser:
         page = browser.get(url)
         while form := re.search(r'<form[^>]*action="([^"]+)"', page.text):
             fields = dict(re.findall(r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"', page.text))
@@ -133,7 +134,7 @@ def test_a_user_who_says_no(start: StartProvider, file: Path) -> None:
     provider = start()
     login = Login(provider.url)
     try:
-        with httpx.Client(follow_redirects=True, trust_env=False, timeout=30) as browser:
+        with httpx.Client(follow_redirects=True, trust_env=False, timeout=BOUND_S) as browser:
             page = browser.get(login.url())
             abort = re.search(r'href="([^"]*abort)"', page.text)
             assert abort is not None
@@ -150,7 +151,7 @@ def cloud(state: Path, url: str, *argv: str) -> str:
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(state.parent), "MCPG_STATE_DIR": str(state), "MCPG_ORG": "acme"}
     done = subprocess.run(
         [str(real("mcpg-cloud")), "--cp-url", url, *argv], env=environ, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BOUND_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return done.stdout

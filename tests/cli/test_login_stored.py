@@ -21,6 +21,7 @@ from syrupy.assertion import SnapshotAssertion
 from mcpg.cli import credentials
 from mcpg.errors import NotSignedIn
 from mcpg.wire.local import Login, SignedOut
+from tests.bounds import BOUND_S
 
 from . import issuer as issuers
 from .fake import Answer, Ctl, Fake, data, refusal
@@ -148,7 +149,7 @@ def test_commands_at_once_renew_once(fake: Fake, store: Store, issuer: Issuer, f
         running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(4)]
         while sum(_has_open(each.pid, lock.name) for each in running) < len(running):
             assert all(each.poll() is None for each in running)
-    ended = [(each.communicate(timeout=30)[1], each.returncode) for each in running]
+    ended = [(each.communicate(timeout=BOUND_S)[1], each.returncode) for each in running]
     assert ended == [(b"", 0)] * 4
     assert issuer.paths() == [DISCOVERY, "/token"]
     assert sent(fake) == [(f"Bearer {now_in(file)['id_token']}", None, None)] * 4

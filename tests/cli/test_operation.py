@@ -157,7 +157,7 @@ def test_attach_takes_a_prefix_and_follows_the_whole_id(acme: Ctl, fake: Fake) -
 def test_attach_ends_at_its_timeout_and_the_operation_goes_on(acme: Ctl, fake: Fake) -> None:
     fake.says("GET", ONE, data(operation(running=True, final_phase="applying")))
     fake.says("GET", EVENTS, stream(HAPPY[0], then="hang"))
-    ran = acme("operation", "attach", OPERATION, "--timeout", "0.3", "-o", "json")
+    ran = acme("operation", "attach", OPERATION, "--timeout", "1", "-o", "json")
     assert (ran.code, ran.error["code"], ran.error["hint"]) == (
         124,
         "timeout",
@@ -209,7 +209,7 @@ def test_wait_says_what_is_pending_when_its_time_is_up(acme: Ctl, fake: Fake, sn
     over(fake, "op-1", "ready")
     over(fake, "op-2", "ready", stream(HAPPY[0], then="hang"))
     over(fake, "op-3", "ready", stream(HAPPY[0], then="hang"))
-    ran = acme("operation", "wait", "op-1", "op-2", "op-3", "--timeout", "0.5")
+    ran = acme("operation", "wait", "op-1", "op-2", "op-3", "--timeout", "2")
     assert (ran.code, ran.out, ran.err) == (124, "", snapshot)
 
 

@@ -11,6 +11,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from mcpg.cli.commands import COMMANDS
 from mcpg.cli.parse import parse
+from tests.bounds import BOUND_S
 
 from .fake import Ctl
 
@@ -143,5 +144,5 @@ sys.exit(main())
 @pytest.mark.parametrize("argv", [("cluster", "list"), ("__complete", "--", "clu")])
 def test_ctrl_c_while_the_commands_are_loaded_is_130_and_no_traceback(argv: tuple[str, ...]) -> None:
     command = [sys.executable, "-c", INTERRUPTED, *argv]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")

@@ -294,7 +294,7 @@ def test_nobody_says_who_is_connected_when_no_server_answers(
     assert connected().startswith("connected      2  (asked now)")
 
 
-def test_a_server_that_hangs_is_silent(ctl: Ctl, record: Callable[..., dict[str, Any]]) -> None:
+def test_a_server_that_hangs_is_silent(ctl: Ctl, record: Callable[..., dict[str, Any]], impatient: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         record(http_url=f"http://127.0.0.1:{sock.getsockname()[1]}")
         control = ctl("status", "-o", "json").json["control_plane"]

@@ -23,6 +23,8 @@ import pyte
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from tests.bounds import BOUND_S
+
 from .bodies import instance
 from .fake import GATEWAYS, HAPPY, OPERATION, UID, Ctl, Fake, data, end, operation, step, stream
 from .test_create import FAILED
@@ -63,7 +65,7 @@ class Terminal:
             pass
         assert self.process.stdout is not None
         out = self.process.stdout.read().decode()
-        return self.process.wait(30), out
+        return self.process.wait(BOUND_S), out
 
     def close(self) -> None:
         self.process.kill()

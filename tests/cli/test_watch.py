@@ -18,12 +18,13 @@ from mcpg import errors
 from mcpg.cli.client import Api
 from mcpg.cli.watching import lines
 from mcpg.wire.events import FleetEvent
+from tests.bounds import BOUND_S
 
 from .fake import AT, OPERATION, SILENT, Ctl, Fake, data, end, operation, refusal, step, stream
 
 ALL = "/v1/events"
 ONE = f"/v1/operations/{OPERATION}"
-WATCH = ("operation", "watch", "--timeout", "0.5")
+WATCH = ("operation", "watch", "--timeout", "2")
 
 
 def happened(journal_id: int, state: str = "applying", **more: Any) -> bytes:
@@ -152,12 +153,12 @@ def test_each_row_is_flushed_and_ctrl_c_ends_it(fake: Fake) -> None:
     fake.says("GET", ALL, stream(happened(41), then="hang"))
     with started(fake, "-o", "jsonl") as process:
         assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], 30)
+        ready, _, _ = select.select([process.stdout], [], [], BOUND_S)
         if not ready:
             process.kill()
         assert json.loads(process.stdout.readline())["state"] == "applying"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=BOUND_S)
     assert (process.returncode, out, err) == (130, "", "")
 
 
@@ -168,7 +169,7 @@ def test_a_reader_that_leaves_ends_it(fake: Fake) -> None:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr is not None
-        assert (process.stderr.read(), process.wait(30)) == ("", 141)
+        assert (process.stderr.read(), process.wait(BOUND_S)) == ("", 141)
 
 
 def test_an_id_that_no_header_can_carry_is_not_sent_back(fake: Fake) -> None:

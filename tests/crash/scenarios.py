@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 
 from tests.agent.conftest import Gateway
+from tests.bounds import BOUND_S
 from tests.conftest import ROOT
 from tests.crash.world import PLACE, Died, Site, gateways
 
@@ -146,7 +147,7 @@ async def recovery_of(site: Site, *, kill: bool = True) -> str:
         for pid, mark in gateways(site.folder):
             site.down.add(mark)
             os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(BOUND_S):
         while not (found := await site.call("GET", "/v1/operations?kind=recover")):
             await asyncio.sleep(0.02)
     return str(found[0]["id"])

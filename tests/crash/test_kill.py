@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,17 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.bounds import BOUND_S
 from tests.conftest import ROOT, parse_events, real
+from tests.ports import free_port
 
 pytestmark = pytest.mark.peer
 BASE = "/v1/orgs/default/workspaces/default/environments/default/gateways"
 ECHO = (ROOT / "examples/echo.yaml").read_text()
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class Served:
@@ -50,7 +45,7 @@ class Served:
         argv += ["--bind-http", f"127.0.0.1:{self.http}", "--bind-grpc", f"127.0.0.1:{self.grpc}"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log)
-        async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
+        async with asyncio.timeout(BOUND_S), httpx.AsyncClient(timeout=BOUND_S, trust_env=False) as client:
             while True:
                 assert self.process.poll() is None, self.log.read_text()[-3000:]
                 try:
@@ -67,7 +62,7 @@ class Served:
     def terminate(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(BOUND_S)
 
 
 @pytest.fixture
@@ -81,7 +76,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 @asynccontextmanager
 async def api(served: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served.url, timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=served.url, timeout=BOUND_S, trust_env=False) as client:
         yield client
 
 
@@ -145,7 +140,7 @@ async def test_a_create_killed_at_any_line_becomes_ready_with_exactly_one_proces
         assert (await client.get("/v1/clusters")).json()[0]["gateways_running"] == 1
         instance = (await client.get("/v1/orgs/default/instances")).json()[0]
         gateway = instance["addressable"][0].removesuffix("/mcp")
-        async with httpx.AsyncClient(trust_env=False) as direct:
+        async with httpx.AsyncClient(timeout=BOUND_S, trust_env=False) as direct:
             assert (await direct.get(f"{gateway}/health")).status_code == 200
 
 
@@ -270,7 +265,7 @@ async def test_a_recovery_killed_at_any_line_ends_with_exactly_one_process(tmp_p
 
 async def begun(client: httpx.AsyncClient) -> str:
     """The recovery that the engine began. Bounded."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(BOUND_S):
         while True:
             if found := (await client.get("/v1/operations?kind=recover")).json():
                 return str(found[0]["id"])
@@ -287,7 +282,7 @@ async def test_a_gateway_that_ended_with_its_control_plane_is_brought_back_at_th
     await served.start()
     async with api(served) as client:
         operation = await begun(client)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(BOUND_S):
             while (await client.get(f"/v1/operations/{operation}")).json()["state"] != "watching":
                 await asyncio.sleep(0.05)
     (again,) = replicas_running(served)

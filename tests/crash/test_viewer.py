@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bounds import BOUND_S
 from tests.conftest import ROOT
 from tests.crash.test_kill import Served, served
 
@@ -39,7 +40,7 @@ async def until(process: Process, wanted: str) -> list[str]:
     """The lines on stderr, down to the first that holds *wanted*."""
     assert process.stderr is not None
     found: list[str] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(BOUND_S):
         while not found or wanted not in found[-1]:
             line = await process.stderr.readline()
             assert line, found
@@ -48,7 +49,7 @@ async def until(process: Process, wanted: str) -> list[str]:
 
 
 async def ended(process: Process) -> tuple[int, str, list[str]]:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(BOUND_S):
         out, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode().splitlines()
@@ -57,7 +58,7 @@ async def ended(process: Process) -> tuple[int, str, list[str]]:
 async def connected(served: Served) -> None:
     """Until the control plane has an open connection, as the kernel tells it."""
     established, mine = "01", f":{served.http:04X}"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(BOUND_S):
         while True:
             rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
             if any(row[1].endswith(mine) and row[3] == established for row in rows):
@@ -93,7 +94,7 @@ async def test_a_watch_outlives_it_too(served: Served) -> None:
     served.kill()
     await until(watching, "connection lost, going on after event")
     await served.start()
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(BOUND_S):
         while found[-1]["state"] != "ready":
             found.append(json.loads(await watching.stdout.readline()))
     watching.terminate()
@@ -111,6 +112,6 @@ async def test_a_watch_that_saw_nothing_yet_misses_nothing(served: Served) -> No
     await served.start()
     operation = (await ended(await ctl(served, *CREATE, "--no-wait", "-o", "name")))[1].strip()
     assert watching.stdout is not None
-    assert (await asyncio.wait_for(watching.stdout.readline(), 60)).decode().strip() == operation
+    assert (await asyncio.wait_for(watching.stdout.readline(), BOUND_S)).decode().strip() == operation
     watching.kill()
     await watching.wait()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.bounds import BOUND_S
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,18 +19,10 @@ def typed(page: str, title: str) -> list[str]:
     return re.findall(r"^ *\$ (.*)$", text, re.MULTILINE)
 
 
-def free_ports(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def test_the_crash_by_hand_goes_as_the_page_says(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/mcpg-ctl").symlink_to(Path(sys.executable).with_name("mcpg-ctl"))
-    http, grpc = free_ports(2)
+    http, grpc = free_port(), free_port()
     lines = [*typed("docs/crash.md", "One by hand")]
     script = "\n".join(["set -m", *lines]).replace("/tmp/try", str(tmp_path / "try"))
     script = script.replace("127.0.0.1:7943", f"127.0.0.1:{http}").replace("127.0.0.1:7944", f"127.0.0.1:{grpc}")
@@ -37,7 +31,7 @@ def test_the_crash_by_hand_goes_as_the_page_says(tmp_path: Path) -> None:
     )
     environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "HOME": str(tmp_path), "TERM": "dumb"}
     done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=120, env=environ, cwd=tmp_path
+        ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=BOUND_S, env=environ, cwd=tmp_path
     )
     [listed] = [line for line in done.stdout.splitlines() if "  create  " in line]
     assert ("  ready  " in listed, "Killed" in done.stderr) == (True, True), done.stderr

@@ -12,7 +12,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -25,17 +24,12 @@ from typing import Any
 
 import httpx
 
+from tests.bounds import BOUND_S
 from tests.conftest import ROOT, parse_events, real
+from tests.ports import free_port
 
-BOUND_S = 60.0  # nothing here waits longer for anything
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for no TLS: to read the CA certificates costs a client 20 ms
 PLACE = "/v1/orgs/default/workspaces/default/environments/default"
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 class Zygote:

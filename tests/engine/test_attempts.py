@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,10 @@ async def test_lesson_37_a_state_that_fails_for_ever_pauses_with_a_short_history
     """However often it fails, the history stays bounded and the operation can be taken back."""
     scripted = Scripted()
     scripted.problems = [TemporaryError("never", delay=0.0) for _ in range(10_000)]
-    async with start_plane(given=scripted, apply_timeout_s=0.4) as plane:
+    async with start_plane(given=scripted, apply_timeout_s=2.0) as plane:
         events = await plane.publish("edge-1")
         assert (events[-1]["_event"], events[-1]["code"]) == ("paused", "deadline")
-        assert events[-1]["message"] == "apply did not end in 0.4 s: never"
+        assert events[-1]["message"] == "apply did not end in 2 s: never"
         op = events[-1]["operation_id"]
         assert FREE < len(retries(await plane.operation(op))) <= MOST
         await plane.steer(op, "cancel")
@@ -101,11 +102,11 @@ async def test_lesson_37_a_state_that_fails_for_ever_pauses_with_a_short_history
 async def test_the_deadline_stands_however_long_a_pause_is_asked_for(start_plane: StartPlane) -> None:
     scripted = Scripted()
     scripted.problems = [TemporaryError("come back tomorrow", delay=86_400)]
-    async with start_plane(given=scripted, apply_timeout_s=0.2) as plane:
+    async with start_plane(given=scripted, apply_timeout_s=2.0) as plane:
         events = await plane.publish("edge-1")
     assert [e["event"] for e in events[-2:]] == ["retry", "deadline"]
-    assert events[-2]["message"].startswith("no more attempts in the 0.2 s that are left: ")
-    assert events[-1]["message"] == "apply did not end in 0.2 s: come back tomorrow"
+    assert re.match(r"no more attempts in the [012]\.\d s that are left: come back tomorrow$", events[-2]["message"])
+    assert events[-1]["message"] == "apply did not end in 2 s: come back tomorrow"
 
 
 async def test_a_put_off_outlives_a_restart_and_the_new_process_waits_for_the_rest_of_it(
@@ -146,7 +147,7 @@ async def test_the_last_words_outlive_a_restart(
     """The deadline passes while nobody runs: the next process still says what it was that failed."""
     scripted = Scripted()
     scripted.problems = [TemporaryError("the registry is down", delay=1200)]
-    async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=0.6) as first:
+    async with start_plane(tmp_path / "s", given=scripted, apply_timeout_s=3600) as first:
         create = asyncio.create_task(first.publish("edge-1"))
 
         async def put_off() -> str:
@@ -154,6 +155,7 @@ async def test_the_last_words_outlive_a_restart(
             return rows[0]["id"] if rows and rows[0]["attempt"] == 1 else ""
 
         op = await first.until(put_off, "the first attempt failed")
+        await first.edit("UPDATE operation SET deadline_at=1 WHERE id=?", op)
     await asyncio.gather(create, return_exceptions=True)
     scripted.hold = asyncio.Event()  # the one attempt that is made after a restart has no words of its own
     monkeypatch.setattr(driver, "FIRST_S", 0.05)
@@ -236,8 +238,14 @@ async def test_lesson_10_attempts_that_fail_do_not_go_round_in_circles(start_pla
 async def test_resume_gives_a_fresh_deadline_and_goes_back_where_it_was(start_plane: StartPlane) -> None:
     scripted = Scripted()
     scripted.problems = [TemporaryError("no", delay=3600)]
-    async with start_plane(given=scripted, apply_timeout_s=0.3) as plane:
+    allowed = limits(applying=0.3)
+
+    def timeout(table: Table, state: str) -> float | None:
+        return allowed(table, state)
+
+    async with start_plane(given=scripted, timeout=timeout) as plane:
         paused = (await plane.publish("edge-1"))[-1]
+        allowed = limits()
         found = await plane.steer(paused["operation_id"], "resume", "the registry is back")
         assert (found["error"], found["code"], found["paused_in"]) == ("", "", "")
         end = await plane.reaches(paused["operation_id"], "ready")

@@ -41,7 +41,7 @@ async def rests(plane: Plane, operation: str, state: str) -> dict[str, Any]:
         found = (await plane.client.get(f"/v1/operations/{operation}")).raise_for_status().json()
         return found if found["state"] == state else None
 
-    return dict(await plane.until(there, f"it is {state}", 15))
+    return dict(await plane.until(there, f"it is {state}"))
 
 
 async def test_a_gateway_that_comes_back_after_an_outage_past_the_deadline_is_ready(

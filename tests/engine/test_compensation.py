@@ -12,12 +12,13 @@ from mcpg.engine.compensation import FORESEEN, RUN, plan, undo_key
 from mcpg.engine.operation import Operation
 from mcpg.errors import PermanentError, TemporaryError
 from mcpg.machines import TABLES
-from mcpg.machines.table import Work
+from mcpg.machines.table import Table, Work
 from mcpg.store import reads
 from mcpg.store.journal import Line
 from tests.conftest import Plane, StartPlane
 from tests.engine.fakes import Scripted
 from tests.engine.steering import creating
+from tests.engine.test_attempts import limits
 
 
 @pytest.fixture
@@ -137,9 +138,16 @@ def test_the_key_of_a_compensation_is_new_after_each_resume() -> None:
 async def test_the_plan_of_a_cancel_is_exactly_what_runs(
     scripted: Scripted, start_plane: StartPlane, kind: str, state: str
 ) -> None:
-    async with start_plane(given=scripted, apply_timeout_s=0.2 if state == "paused" else 30) as plane:
+    allowed = limits()
+
+    def timeout(table: Table, state: str) -> float | None:
+        return allowed(table, state)
+
+    async with start_plane(given=scripted, timeout=timeout) as plane:
         if kind == "update":
             await plane.publish("edge-1", config_toml="mcp: {}")
+        if state == "paused":
+            allowed = limits(applying=0.2)
         scripted.entered.clear()
         if state == "confirming":
             scripted.observes = True
@@ -149,7 +157,7 @@ async def test_the_plan_of_a_cancel_is_exactly_what_runs(
         before = (await plane.operation(begun.op))["transitions"]
         shown = await planned(plane, begun.op)
         assert (await plane.operation(begun.op))["transitions"] == before, "a plan changes nothing"
-        scripted.hold = None
+        scripted.hold, allowed = None, limits()
         await plane.steer(begun.op, "cancel")
         end = await plane.reaches(begun.op, "cancelled")
         assert shown["steps"] == steps(end)

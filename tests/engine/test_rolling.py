@@ -12,10 +12,13 @@ from mcpg.engine import rolling
 from mcpg.engine.operation import Operation
 from mcpg.engine.ports import Exited
 from mcpg.machines import provision
+from mcpg.machines.table import Table
 from mcpg.store import reads
 from mcpg.store.journal import Fire
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane
 from tests.engine.staged import Staged
+from tests.engine.test_attempts import limits
 
 OLD, NEW = "mcp: {capabilities: {}}\n", "governance: {audit: {enabled: false}}\n"
 
@@ -27,7 +30,7 @@ def staged() -> Staged:
 
 @pytest.fixture
 async def on(staged: Staged, start_plane: StartPlane) -> AsyncIterator[Plane]:
-    async with start_plane(given=staged, local_gateways_max=3, confirm_timeout_s=20) as plane:
+    async with start_plane(given=staged, local_gateways_max=3, confirm_timeout_s=BOUND_S) as plane:
         staged.plane = plane
         yield plane
 
@@ -162,9 +165,15 @@ async def test_an_end_that_another_control_plane_dealt_with_is_held_against_no_u
 
 
 async def test_a_replica_that_stays_down_ends_the_roll_at_its_deadline(staged: Staged, start_plane: StartPlane) -> None:
-    async with start_plane(given=staged, confirm_timeout_s=0.5) as plane:
+    allowed = limits(confirming=BOUND_S)
+
+    def timeout(table: Table, state: str) -> float | None:
+        return allowed(table, state)
+
+    async with start_plane(given=staged, timeout=timeout) as plane:
         staged.plane = plane
         uid = await created(plane, staged)
+        allowed = limits(confirming=1.0)
 
         def watch(what: str, number: int) -> None:
             staged.watch = lambda _, __: None

@@ -31,6 +31,7 @@ from mcpg.store import reads, writes
 from mcpg.store.clock import now_us
 from mcpg.store.database import Database
 from mcpg.store.journal import Also, table_timeout
+from tests.bounds import BOUND_S
 from tests.conftest import NewDatabase
 from tests.engine.fakes import Scripted
 
@@ -78,7 +79,7 @@ async def ended(on: Engine, op: Operation) -> None:
         row = await reads.find_operation(on.db, op.id)
         assert row is not None
         state = row["state"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_S):
             while state not in table.final_values and state != "paused":
                 state = (await lines.get()).dest
 

@@ -15,6 +15,7 @@ from mcpg.machines import recovery
 from mcpg.machines.recovery import BRAKE, Event
 from mcpg.store import writes
 from mcpg.store.journal import Also, Fire
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane
 from tests.engine.staged import Staged
 
@@ -52,7 +53,7 @@ async def rests_in(on: Plane, state: str, which: int = -1) -> dict[str, Any]:
         found = await recoveries(on)
         return found[which] if found and len(found) > which and found[which]["state"] == state else None
 
-    return dict(await on.until(there, f"the recovery is {state}", 15))
+    return dict(await on.until(there, f"the recovery is {state}"))
 
 
 def story(operation: dict[str, Any]) -> list[str]:
@@ -65,7 +66,7 @@ def starts(staged: Staged) -> int:
 
 async def quiet(on: Plane) -> None:
     """Whoever looks after a gateway has done so."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(BOUND_S):
         while looking := [t for t in on.engine._side if getattr(t.get_coro(), "__name__", "") == "look_after"]:
             await asyncio.wait(looking)
 
@@ -145,8 +146,11 @@ async def test_an_end_while_it_is_watched_counts(staged: Staged, start_plane: St
         assert starts(staged) == BRAKE - 1
 
 
-async def test_ends_count_on_when_the_last_recovery_was_a_moment_ago(on: Plane, staged: Staged) -> None:
+async def test_ends_count_on_when_the_last_recovery_was_a_moment_ago(
+    on: Plane, staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that stays up just long enough each time does not escape for ever."""
+    monkeypatch.setattr(supervision, "REMEMBERED_SOAKS", BOUND_S / QUICK["recovery_soak_s"])
     uid = await created(on, staged)
     for number in range(BRAKE - 1):
         await staged.dies(uid, 1)
@@ -356,7 +360,7 @@ async def test_a_delete_that_took_over_from_a_recovery_and_is_cancelled_leaves_t
         await rests_in(plane, "restarting")
         plane.engine.fleet = held = HeldDrain(plane.engine.fleet)
         stream = asyncio.create_task(plane.delete(uid))
-        await asyncio.wait_for(held.entered.wait(), 10)
+        await asyncio.wait_for(held.entered.wait(), BOUND_S)
         [delete] = (await plane.client.get("/v1/operations?kind=delete")).json()
         (await plane.client.post(f"/v1/operations/{delete['id']}/cancel", json={})).raise_for_status()
         assert (await stream)[-1]["state"] == "cancelled"

@@ -55,7 +55,7 @@ STORY = (  # every command that changes something, in an order in which each fin
     "provision delete --instance-uid {uid:edge-2} --yes -o json",
     "cluster register --name spare --region us-west-1 --gateways-max 10",
     "cluster decommission spare -o json",
-    "token create --ttl 15m --max-uses 3 --instance-uid host-1",
+    "token create --ttl 12h --max-uses 3 --instance-uid host-1",
     "token create -o json",
     "token revoke {token}",
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,9 +17,8 @@ import pytest
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane, real, running
-
-BOUND_S = 60
 
 
 def tool(source: str, name: str = "demo.echo") -> str:
@@ -33,13 +31,6 @@ mcp: {{capabilities: {{tools: [{{name: {name}, description: Echo the arguments b
   backend: {{kind: pipeline, steps: [{{id: out, kind: transform,
     expression: '{{"echo": arguments, "from": "{source}"}}'}}]}}}}]}}}}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

@@ -13,8 +13,9 @@ import httpx
 
 from mcpg.engine import config
 from mcpg.store import reads, writes
+from tests.bounds import BOUND_S
 from tests.conftest import ROOT, Plane, real
-from tests.peers.conftest import BOUND_S, Process, Spawn, echo, environment, mcp_client
+from tests.peers.conftest import Process, Spawn, echo, environment, mcp_client
 
 
 class Agent:

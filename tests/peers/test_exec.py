@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -16,6 +17,7 @@ from mcpg.agent.status import status as status_of
 from tests.conftest import ROOT, Plane, StartPlane, real
 from tests.peers.conftest import Spawn, echo, eventually, mcp_client, started_at, tool
 from tests.peers.exec_agent import Agent, says
+from tests.ports import free_port
 
 pytestmark = pytest.mark.peer
 
@@ -139,12 +141,12 @@ async def test_what_crashes_again_and_again_is_braked_reported_and_comes_back(ag
     os.kill(agent.data_planes()[0], signal.SIGKILL)
 
     async def twice() -> bool:
-        return len(agent.said("dataplane_ended")) == 2
+        return len(agent.said("dataplane_ended")) >= 2
 
     await eventually(twice, "it has ended twice")
     assert agent.said("dataplane_ended")[1]["reason"] == "exit code 3: Error: no disk"
     status = status_of(agent.state)
-    assert "2 times in a row (exit code 3: Error: no disk)" in status["agent"]["dataplane"]["trouble"]
+    assert re.search(r"\b[2-9] times in a row \(exit code 3: Error: no disk\)", status["agent"]["dataplane"]["trouble"])
     assert status["problems"][0]["problem"] == status["agent"]["dataplane"]["trouble"]
     refused = await agent.push(tool("no help"))
     assert refused["config_error"] == "the data plane does not start with it: exit code 3: Error: no disk"
@@ -222,9 +224,7 @@ async def test_what_cannot_start_says_why_and_leaves_nothing(agent: Agent, tmp_p
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "0.0.0.0", "[::1]", "localhost"])
 async def test_a_local_config_is_served_where_it_says(agent: Agent, tmp_path: Path, host: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     local = tmp_path / "gateway.yaml"
     where = f"{{bind_address: '{host}:{port}', mcp_path: /tools, health_path: /alive}}"
     local.write_text(f"gateway: {{server: {where}}}" + tool("file"))

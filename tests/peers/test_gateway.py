@@ -13,13 +13,13 @@ import httpx
 import pytest
 
 from mcpg.store import reads
+from tests.bounds import BOUND_S
 from tests.conftest import ROOT, Plane, StartPlane, real
 from tests.peers.conftest import (
     Spawn,
     echo,
     environment,
     eventually,
-    free_port,
     gateways_of,
     mcp_client,
     nothing_is_left,
@@ -27,6 +27,7 @@ from tests.peers.conftest import (
     started_at,
     tool,
 )
+from tests.ports import free_port
 
 pytestmark = pytest.mark.peer
 
@@ -92,9 +93,12 @@ async def test_a_published_config_is_served_and_changed_in_place(start_local: St
 
 async def test_a_killed_gateway_departs_and_says_why(start_local: StartPlane, tmp_path: Path) -> None:
     """A gateway that is killed departs at once with the reason in its history, before it is brought back."""
-    async with start_local() as plane:
+    binary = tmp_path / "mcpg"
+    binary.symlink_to(real("mcpg"))
+    async with start_local(gateway_bin=str(binary)) as plane:
         await plane.publish("edge-1", config_toml=tool("first"))
         (pid,) = gateways_of(tmp_path)
+        binary.unlink()  # so that it is not back before we have looked
         os.kill(pid, signal.SIGKILL)
 
         async def departed() -> Any:
@@ -113,25 +117,29 @@ async def test_a_killed_gateway_departs_and_says_why(start_local: StartPlane, tm
 
 async def test_a_killed_gateway_is_published_again(start_local: StartPlane, tmp_path: Path) -> None:
     """Publishing a gateway whose process had died starts it again: that end belongs to the past."""
-    async with start_local() as plane:
+    binary = tmp_path / "mcpg"
+    binary.symlink_to(real("mcpg"))
+    async with start_local(gateway_bin=str(binary)) as plane:
         await plane.publish("edge-1", config_toml=tool("first"))
         (pid,) = gateways_of(tmp_path)
+        binary.unlink()  # so that nothing brings it back before the publish comes
         os.kill(pid, signal.SIGKILL)
 
         async def departed() -> bool:
             return bool((await only_instance(plane))["state"] == "departed")
 
         await plane.until(departed, "the instance has departed")
+        binary.symlink_to(real("mcpg"))
         again = await plane.publish("edge-1", config_toml=tool("second"))
         assert again[-1]["_event"] == "ready", again[-1]["reason"]
         async with mcp_client(again[-1]["coords"]["endpoints"][0]) as session:
             assert '"from":"second"' in await echo(session)
 
 
-FAILURES: dict[str, tuple[str | None, str]] = {
-    "missing": (None, "there is no such file"),
-    "crashing": ("echo 'thread main panicked at no config' >&2; exit 3", "exit code 3"),
-    "never enrolling": ("exec sleep 3600", "0 of 1 enrolled"),
+FAILURES: dict[str, tuple[str | None, str, float]] = {
+    "missing": (None, "there is no such file", BOUND_S),
+    "crashing": ("echo 'thread main panicked at no config' >&2; exit 3", "did not stay up: exit code 3", BOUND_S),
+    "never enrolling": ("exec sleep 3600", "0 of 1 enrolled", 1.0),
 }
 
 
@@ -140,9 +148,9 @@ async def test_a_gateway_that_does_not_come_up(
     start_local: StartPlane, tmp_path: Path, script: Callable[[str], str], kind: str
 ) -> None:
     """A create that fails says why and leaves nothing: no process, place, instance or directory; its name is free."""
-    lines, words = FAILURES[kind]
+    lines, words, confirm_s = FAILURES[kind]
     binary = str(tmp_path / "nowhere/mcpg") if lines is None else script(lines)
-    async with start_local(gateway_bin=binary, confirm_timeout_s=1.0) as plane:
+    async with start_local(gateway_bin=binary, confirm_timeout_s=confirm_s) as plane:
         for _ in range(2):  # the second time the name is free again
             events = await plane.publish("edge-1", config_toml=tool("never"))
             assert events[-1]["_event"] == "failed"
@@ -166,7 +174,7 @@ async def test_mcpg_cp_starts_our_server(spawn: Spawn, tmp_path: Path) -> None:
         real("mcpg"), "--cp", "--cp-bind-http", f"127.0.0.1:{http}", "--cp-bind-grpc", f"127.0.0.1:{grpc}",
         environ=environ,
     )  # fmt: skip
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http}", trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http}", timeout=BOUND_S, trust_env=False) as client:
 
         async def attached() -> dict[str, Any] | None:
             assert gateway.popen.poll() is None, gateway.said

@@ -47,9 +47,12 @@ async def test_it_is_updated_and_deleted_without_a_kill_and_without_departing(
 
 
 async def test_one_that_somebody_else_ends_departs_with_how_it_ended(start_local: StartPlane, tmp_path: Path) -> None:
-    async with start_local(gateway_bin=OWN) as plane:
+    binary = tmp_path / "mcpg-ctl"
+    binary.symlink_to(OWN)
+    async with start_local(gateway_bin=str(binary)) as plane:
         await plane.publish("edge-1", config_toml=tool("first"))
         (pid,) = gateways_of(tmp_path)
+        binary.unlink()  # so that it is not back before we have looked
         os.kill(pid, signal.SIGTERM)
 
         async def departed() -> dict[str, Any] | None:

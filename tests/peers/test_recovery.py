@@ -38,7 +38,7 @@ async def rests_in(plane: Plane, *states: str, ends: int = 0) -> dict[str, Any]:
         counted = sum(line["event"] in ("ended", "fail", "deadline") for line in found.get("history", ()))
         return found if found.get("state") in states and counted >= ends else None
 
-    return dict(await plane.until(there, f"the recovery is {' or '.join(states)}", 60))
+    return dict(await plane.until(there, f"the recovery is {' or '.join(states)}"))
 
 
 async def test_a_gateway_that_is_killed_comes_back_on_its_port_with_its_identity(

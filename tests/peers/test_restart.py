@@ -14,21 +14,21 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.bounds import BOUND_S
 from tests.conftest import ROOT, Plane, StartPlane, parse_events, real
 from tests.peers.conftest import (
-    BOUND_S,
     Process,
     Spawn,
     echo,
     environment,
     eventually,
-    free_port,
     gateways_of,
     mcp_client,
     only_instance,
     started_at,
     tool,
 )
+from tests.ports import free_port
 
 pytestmark = pytest.mark.peer
 

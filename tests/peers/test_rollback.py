@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mcpg.provisioners import local
+from tests.bounds import BOUND_S
 from tests.conftest import StartPlane, real
 from tests.peers.conftest import echo, gateways_of, mcp_client, nothing_is_left, only_instance, tool
 
@@ -16,9 +18,12 @@ pytestmark = pytest.mark.peer
 BAD = "mcp: {capabilities: {tools: 5}}\n"
 
 
+@pytest.mark.parametrize("settle_s", [0.0, BOUND_S], ids=["its end seen in the wait", "its end seen at its start"])
 async def test_a_failed_update_of_a_dead_gateway_starts_it_with_its_old_config(
-    start_local: StartPlane, tmp_path: Path
+    start_local: StartPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settle_s: float
 ) -> None:
+    """It is told in the same words, however long the gateway takes to find that it cannot run."""
+    monkeypatch.setattr(local, "SETTLE_S", settle_s)
     binary = tmp_path / "mcpg"
     binary.symlink_to(real("mcpg"))
     async with start_local(gateway_bin=str(binary)) as plane:
@@ -34,7 +39,8 @@ async def test_a_failed_update_of_a_dead_gateway_starts_it_with_its_old_config(
         binary.symlink_to(real("mcpg"))
         failed = await plane.publish("edge-1", config_toml=BAD)
         assert failed[-1]["state"] == "failed", failed[-1]["message"]
-        assert "did not stay up" in failed[-1]["message"]
+        assert "did not stay up: exit code 1: " in failed[-1]["message"]
+        assert failed[-1]["code"] == "gateway_exited"
         assert failed[-1]["data"]["undone"] == ["config version 1 put back on 1 replica"]
         assert len(gateways_of(tmp_path)) == 1
 

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane
-from tests.peers.conftest import BOUND_S, echo, gateways_of, mcp_client, only_instance, tool
+from tests.peers.conftest import echo, gateways_of, mcp_client, only_instance, tool
 
 pytestmark = pytest.mark.peer
 
@@ -46,7 +47,7 @@ class Watched:
         return True
 
     async def _run(self) -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=BOUND_S) as client:
             while not self._stop.is_set():
                 answers = await asyncio.gather(*(self._asks(client, url) for url in self.urls))
                 self.fewest = min(self.fewest, sum(answers))

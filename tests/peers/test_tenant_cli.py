@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane, real
-from tests.peers.conftest import BOUND_S, environment, gateways_of, nothing_is_left, only_instance, tool
+from tests.peers.conftest import environment, gateways_of, nothing_is_left, only_instance, tool
 
 pytestmark = pytest.mark.peer
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from mcpg.engine.ports import Exited, Order
+from mcpg.provisioners import local as local_module
 from mcpg.provisioners.local import Local
+from tests.bounds import BOUND_S
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_PACKAGE = "node_modules/@mcpg-dev/cli-linux-x64/bin/mcpg"
@@ -68,7 +70,6 @@ def fake(tmp_path: Path) -> Callable[[str], str]:
 
 
 SLEEPER = "exec sleep 3600"
-STUBBORN = "trap '' TERM\nwhile :; do sleep 3600; done"
 
 
 class Exits:
@@ -81,7 +82,7 @@ class Exits:
         self.queue.put_nowait(exited)
 
     async def next(self) -> Exited:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_S):
             return await self.queue.get()
 
     @property
@@ -92,6 +93,12 @@ class Exits:
 @pytest.fixture
 def exits() -> Exits:
     return Exits()
+
+
+@pytest.fixture
+def settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start is looked at until the gateway listens or has ended, however long that takes: for tests of either."""
+    monkeypatch.setattr(local_module, "SETTLE_S", BOUND_S)
 
 
 @pytest.fixture
@@ -130,7 +137,7 @@ def instance_id() -> str:
 
 async def answers(local: Local, instance_id: str) -> str:
     """Ask until every replica answers; what the last said. Bounded, for a test that would wait for ever."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(BOUND_S):
         while True:
             found = await local.probe(instance_id)
             if found and all(answer.ok for answer in found):

@@ -23,8 +23,9 @@ from mcpg.engine import config
 from mcpg.errors import PermanentError
 from mcpg.host import processes
 from mcpg.provisioners.local import Local
+from tests.bounds import BOUND_S
 
-from .conftest import ROOT, SLEEPER, STUBBORN, TOKEN, Exits, answers, enrol, of_state_dir, order
+from .conftest import ROOT, SLEEPER, TOKEN, Exits, answers, enrol, of_state_dir, order
 
 Make = Callable[..., Local]
 Fake = Callable[[str], str]
@@ -92,7 +93,7 @@ async def test_a_gateway_inherits_nothing_of_the_control_plane(
 
 @pytest.mark.peer
 async def test_the_words_of_a_refused_config_reach_the_error(
-    make: Make, real_gateway: str, instance_id: str, exits: Exits
+    make: Make, real_gateway: str, instance_id: str, exits: Exits, settles: None
 ) -> None:
     local = make(real_gateway)
     await local.start(exits)
@@ -142,7 +143,7 @@ async def test_a_control_plane_killed_while_it_starts_a_gateway_finds_it_again(
 ) -> None:
     names = {"tests": str(ROOT / "tests"), "state_dir": str(state_dir), "gateway": real_gateway}
     code = CRASH.format(**names, when=when, instance_id=instance_id)
-    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=60)
+    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=BOUND_S)
     assert child.returncode == -signal.SIGKILL
     local = make(real_gateway)
     await local.start(exits)
@@ -193,7 +194,7 @@ async def _tools(port: int) -> str:
         return answer
 
     hello = '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}'  # noqa: E501
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(BOUND_S):
         while True:
             with contextlib.suppress(ConnectionRefusedError):
                 answer = await post(hello, "")
@@ -226,7 +227,7 @@ async def test_apply_twice_at_once_starts_one_process(
 
 
 async def test_a_crashed_start_is_not_repeated_under_its_operation_and_is_under_a_new_one(
-    make: Make, fake: Fake, instance_id: str, tmp_path: Path, exits: Exits
+    make: Make, fake: Fake, instance_id: str, tmp_path: Path, exits: Exits, settles: None
 ) -> None:
     local = make(fake(f"echo run >> {tmp_path}/runs\n{SAYS_AND_DIES}"))
     await local.start(exits)
@@ -254,7 +255,7 @@ async def test_a_new_operation_leaves_what_lives_and_starts_what_died(
 
 
 async def test_fewer_replicas_stop_the_surplus(make: Make, fake: Fake, instance_id: str, state_dir: Path) -> None:
-    local = make(fake(SLEEPER))
+    local = make(fake(SLEEPER), stop_grace_s=BOUND_S)
     three = await local.apply(order(instance_id, replicas=3))
     assert [len(placed.endpoints) for placed in three] == [2, 1, 1]
     assert len({placed.port for placed in three}) == 3
@@ -355,11 +356,15 @@ def test_a_process_without_an_environment_to_read_is_known_by_its_start() -> Non
 
 
 async def test_a_gateway_that_ignores_sigterm_is_killed_with_its_children(
-    make: Make, fake: Fake, instance_id: str, state_dir: Path, exits: Exits
+    make: Make, fake: Fake, instance_id: str, state_dir: Path, tmp_path: Path, exits: Exits
 ) -> None:
-    local = make(fake(STUBBORN), stop_grace_s=0.2)
+    ready = tmp_path / "ready"
+    local = make(fake(f"trap '' TERM\necho y >> {ready}\nwhile :; do sleep 3600; done"), stop_grace_s=0.2)
     await local.start(exits)
     placed = await local.apply(order(instance_id, replicas=2))
+    async with asyncio.timeout(BOUND_S):
+        while not ready.exists() or ready.read_text() != "y\ny\n":
+            await asyncio.sleep(0.01)
     removed = await local.remove(instance_id)
     assert removed.pids == tuple(one.pid for one in placed)
     assert removed.detail == "2 processes ended (SIGKILL after 0.2 s)"
@@ -371,7 +376,7 @@ async def test_what_a_gateway_left_behind_is_ended_with_it(
     make: Make, fake: Fake, instance_id: str, state_dir: Path, exits: Exits
 ) -> None:
     """A child in a session of its own is out of reach of the group's signal; its environment gives it away."""
-    local = make(fake(f"setsid sleep 3600 &\n{SLEEPER}"))
+    local = make(fake(f"setsid sleep 3600 &\n{SLEEPER}"), stop_grace_s=BOUND_S)
     await local.apply(order(instance_id))
     assert (await local.remove(instance_id)).detail == "1 process ended (SIGTERM)"
     assert of_state_dir(state_dir) == []

@@ -14,7 +14,6 @@ import pytest
 from mcpg.errors import PermanentError
 from mcpg.host import processes
 from mcpg.host.loopback import reserve
-from mcpg.provisioners import local as local_module
 from mcpg.provisioners.local import Local
 
 from .conftest import SLEEPER, Exits, answers, order
@@ -55,10 +54,9 @@ os.execv({gateway!r}, [{gateway!r}])
 
 @pytest.mark.peer
 async def test_a_port_taken_before_the_gateway_binds_it_is_seen_though_the_gateway_stays_silent(
-    *, make: Make, fake: Fake, real_gateway: str, instance_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    *, make: Make, fake: Fake, real_gateway: str, instance_id: str, tmp_path: Path, settles: None
 ) -> None:
     """The real gateway does not exit and does not log: it lives on, deaf. Another one is started on another port."""
-    monkeypatch.setattr(local_module, "SETTLE_S", 30.0)
     names = {"seen": str(tmp_path / "port"), "fifo": str(tmp_path / "fifo"), "gateway": real_gateway}
     os.mkfifo(names["fifo"])
     (tmp_path / "squat.py").write_text(SQUAT.format(**names))
@@ -74,7 +72,7 @@ async def test_a_port_taken_before_the_gateway_binds_it_is_seen_though_the_gatew
 
 
 async def test_a_gateway_that_says_its_port_is_taken_is_given_another_three_times(
-    make: Make, fake: Fake, instance_id: str, tmp_path: Path
+    make: Make, fake: Fake, instance_id: str, tmp_path: Path, settles: None
 ) -> None:
     local = make(
         fake(

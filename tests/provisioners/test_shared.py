@@ -17,6 +17,7 @@ from mcpg.errors import Conflict, TemporaryError
 from mcpg.provisioners import locks
 from mcpg.provisioners.locks import Locks
 from mcpg.provisioners.replica import Shelf
+from tests.bounds import BOUND_S
 from tests.provisioners.conftest import SLEEPER, order
 from tests.provisioners.test_local import Fake, Make, of_state_dir
 
@@ -65,9 +66,10 @@ async def test_a_process_that_stands_still_does_not_keep_a_lock(
     tmp_path: Path, instance_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "STOPPED_S", 0.05)
+    monkeypatch.setattr(locks, "WAIT_S", BOUND_S)
     with holding(tmp_path, instance_id) as other:
         other.send_signal(signal.SIGSTOP)
-        async with asyncio.timeout(20), Locks(Shelf(tmp_path)).hold(instance_id):
+        async with asyncio.timeout(BOUND_S), Locks(Shelf(tmp_path)).hold(instance_id):
             third = Locks(Shelf(tmp_path))
             assert third._try(instance_id) is None  # it is held anew, for everybody
 
@@ -115,7 +117,7 @@ async def test_what_another_started_is_watched_after_a_look_and_its_end_is_told(
     [placed] = await one.apply(order(instance_id))
     await other.watch_all()
     subprocess.run(["kill", "-9", str(placed.pid)], check=True)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_S):
         assert await told.get() == placed.pid
 
 

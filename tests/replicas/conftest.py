@@ -7,6 +7,7 @@ one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,9 +20,8 @@ from mcpg.engine.ports import Provisioner
 from mcpg.server import ControlPlane
 from mcpg.settings import Server
 from mcpg.store.journal import Also
+from tests.bounds import BOUND_S
 from tests.conftest import BOTH, NewDatabase, Plane
-
-BOUND_S = 30.0
 
 
 class Replica(Plane):
@@ -73,6 +73,19 @@ class Replica(Plane):
             return str(answer.headers["x-operation-id"])
 
 
+@pytest.fixture(autouse=True)
+def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Here nobody is dead because the machine stood still for ten seconds: who is silent for a lease is so because the test
+    says that. test_processes.py runs processes with the leases that ship.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith("mcpg.") and hasattr(module, "LEASE_S"):
+            monkeypatch.setattr(module, "LEASE_S", 3600.0)
+            if hasattr(module, "TRUST_S"):
+                monkeypatch.setattr(module, "TRUST_S", 3599.0)
+
+
 async def time_passes(replica: Replica, epoch: str) -> None:
     """As if *epoch* had been silent for longer than a lease. The terms of its rows stay: they say nothing."""
     await replica.db.writer.execute(Also("UPDATE replica SET seen_at=1 WHERE epoch=?", (epoch,)))
@@ -87,7 +100,7 @@ async def running(state_dir: Path, given: Provisioner | None, **settings: Any) -
     wanted = {"bind_http": "127.0.0.1:0", "bind_grpc": "127.0.0.1:0", "provisioner": "noop", **settings}
     async with (
         ControlPlane(Server(state_dir=state_dir, **wanted), provisioner=given, shared=True) as control,
-        httpx.AsyncClient(base_url=control.started.http_url, timeout=60, trust_env=False) as client,
+        httpx.AsyncClient(base_url=control.started.http_url, timeout=BOUND_S, trust_env=False) as client,
     ):
         yield Replica(control, client)
 

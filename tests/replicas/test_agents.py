@@ -14,7 +14,8 @@ from mcpg.machines.enrolment import STALE_AFTER_S, Event
 from mcpg.store import reads
 from mcpg.store.journal import Also, Line
 from tests.agent.conftest import Gateway, Paper, Stream, ask_operator, mint, settled, status_of
-from tests.replicas.conftest import BOUND_S, Replica, Start, time_passes
+from tests.bounds import BOUND_S
+from tests.replicas.conftest import Replica, Start, time_passes
 
 Dial = Callable[[Replica], Gateway]
 

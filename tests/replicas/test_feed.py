@@ -13,9 +13,10 @@ from mcpg.errors import TemporaryError, Unavailable
 from mcpg.store import reads
 from mcpg.store.journal import Line
 from mcpg.store.writer import Fate
+from tests.bounds import BOUND_S
 from tests.conftest import parse_events
 from tests.engine.fakes import Scripted
-from tests.replicas.conftest import BOUND_S, Replica, Start
+from tests.replicas.conftest import Replica, Start
 
 
 def heard_by(replica: Replica) -> list[Line]:

@@ -9,11 +9,12 @@ import pytest
 
 from mcpg.errors import Conflict, Unavailable
 from mcpg.machines import provision
-from mcpg.store import lease, reads
+from mcpg.store import journal, lease, reads
 from mcpg.store.journal import Fire
 from mcpg.store.lease import AT_ONCE
+from tests.bounds import BOUND_S
 from tests.engine.fakes import Scripted
-from tests.replicas.conftest import BOUND_S, Replica, Start, time_passes
+from tests.replicas.conftest import Replica, Start, time_passes
 
 
 def held(count: int) -> list[Scripted]:
@@ -38,6 +39,15 @@ async def story(replica: Replica, operation_id: str) -> list[str]:
 async def entered(provisioner: Scripted) -> None:
     async with asyncio.timeout(BOUND_S):
         await provisioner.entered.wait()
+
+
+SHIPPED = (journal.LEASE_S, lease.TRUST_S, lease.RENEW_S, lease.SWEEP_S)  # the tests here stretch the first two
+
+
+def test_the_arithmetic_of_leases() -> None:
+    """Two heartbeats in a row may fail, and who is cut off stops a second before anybody may take what is his."""
+    assert SHIPPED == (10.0, 9.0, 3.0, 1.0)
+    assert (journal.LEASE_S, lease.TRUST_S) == (3600.0, 3599.0)
 
 
 async def test_who_accepts_a_request_drives_it_and_nobody_else_does(replicas: Start) -> None:

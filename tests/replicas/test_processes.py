@@ -17,12 +17,13 @@ import pytest
 
 from mcpg.store.journal import LEASE_S
 from tests import postgres as postgresql
+from tests.bounds import BOUND_S
 from tests.conftest import ROOT, parse_events, real
-from tests.crash.test_kill import BASE, Served, chain_holds, free_port, replicas_running
+from tests.crash.test_kill import BASE, Served, chain_holds, replicas_running
+from tests.ports import free_port
 
 pytestmark = pytest.mark.peer
 ECHO = (ROOT / "examples/echo.yaml").read_text()
-BOUND_S = 90.0  # a lease is over after 10 s; the rest is a machine that is busy
 
 
 class Process(Served):
@@ -56,7 +57,7 @@ class Process(Served):
 
     async def ready(self) -> None:
         assert self.process is not None
-        async with asyncio.timeout(60), self.client() as client:
+        async with asyncio.timeout(BOUND_S), self.client() as client:
             while True:
                 assert self.process.poll() is None, self.log.read_text()[-3000:]
                 try:
@@ -194,4 +195,4 @@ async def test_a_replica_that_is_stopped_as_planned_hands_over_at_once(pair: Cal
     assert max(after - before for before, after in pairwise(times)) < LEASE_S * 1e6, "nobody waited for a lease to end"
     assert len(gateways(b)) == 1
     assert a.process is not None
-    assert await asyncio.to_thread(a.process.wait, 20) == 0
+    assert await asyncio.to_thread(a.process.wait, BOUND_S) == 0

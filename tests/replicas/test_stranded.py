@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mcpg.engine import adrift, stranded
-from mcpg.store import lease
-from mcpg.store.journal import LEASE_S, Also
+from mcpg.store import journal, lease
+from mcpg.store.journal import Also
 from tests.engine.fakes import Scripted
 from tests.replicas.conftest import Replica, Start
 from tests.replicas.test_leases import entered, held
@@ -51,7 +51,7 @@ async def test_who_lives_who_is_late_and_who_left(replicas: Start) -> None:
     now = first.engine.clock()
     for one in (second, third, fourth):
         one.freeze()
-    await heard(first, third.epoch, now - 11_000_000)
+    await heard(first, third.epoch, now - int((journal.LEASE_S + 1) * 1e6))
     await first.db.writer.execute(*lease.leave(fourth.engine.leases.me, now))
     assert await states(first) == {
         first.epoch: ("living", True),
@@ -93,22 +93,24 @@ async def test_an_operation_that_is_driven_is_not_stranded(replicas: Start) -> N
 
 @pytest.mark.parametrize("owner", ["e-gone", None], ids=["its lease ended", "it was given back"])
 async def test_an_operation_that_nobody_drives_is_stranded_since_its_lease_ended(
-    replicas: Start, owner: str | None
+    replicas: Start, owner: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stranded, "UNDRIVEN_S", 3600.0)
     [work] = given = held(1)
     [one] = await replicas(1, given=given)
     operation = await one.ask("edge-1")
     await entered(work)
     one.freeze()  # no sweep takes it
     now = one.engine.clock()
-    await nobody_since(one, operation, now - int((stranded.UNDRIVEN_S - 5) * 1e6), owner)
+    await nobody_since(one, operation, now - int(stranded.UNDRIVEN_S / 2 * 1e6), owner)
     assert await asked(one, "stranded") == []  # the next sweep may take it
     free = Also("UPDATE operation SET lease_until=0,lease_owner=NULL,updated_at=? WHERE id=?", (now, operation))
     await one.db.writer.execute(free)
     assert await asked(one, "stranded") == []  # it was moved a moment ago
-    await nobody_since(one, operation, now - 40_000_000, owner)
+    long_ago = now - int(2 * stranded.UNDRIVEN_S * 1e6)
+    await nobody_since(one, operation, long_ago, owner)
     [found] = await stranded.stranded(one.engine)
-    assert (found.kind, found.subject, found.since) == ("operation", operation, now - 40_000_000)
+    assert (found.kind, found.subject, found.since) == ("operation", operation, long_ago)
     why = "it is free" if owner is None else "the lease of a start that is over has ended"
     assert (
         found.words
@@ -128,11 +130,11 @@ async def test_where_no_control_plane_runs_gateways_that_is_said(replicas: Start
     await entered(works[0])
     other.crash()
     now = none.engine.clock()
-    long_ago = now - int((stranded.UNDRIVEN_S + LEASE_S + 5) * 1e6)
+    long_ago = now - int((stranded.UNDRIVEN_S + journal.LEASE_S + 5) * 1e6)
     assert await stranded.stranded(none.engine) == []
     await heard(none, other.epoch, long_ago)
     [found] = await stranded.stranded(none.engine)
-    assert (found.subject, found.since) == (operation, long_ago + int(LEASE_S * 1e6))  # whatever its term says
+    assert (found.subject, found.since) == (operation, long_ago + int(journal.LEASE_S * 1e6))  # whatever its term says
     assert "the lease of rep-" in found.words
     await heard(none, third.epoch, long_ago)
     [found] = await stranded.stranded(none.engine)
@@ -177,9 +179,9 @@ async def test_a_gateway_that_dials_a_control_plane_that_is_gone_is_stranded_and
     assert found["hint"] == f"mcpg-ctl instance show {found['subject']}"
 
     then = engine.clock
-    monkeypatch.setattr(engine, "clock", lambda: then() + int((adrift.STRANDED_S - 1) * 1e6))
     assert engine.adrift_since[instance] >= began
-    engine.adrift_since[instance] = then()
+    since = engine.adrift_since[instance] = then()
+    monkeypatch.setattr(engine, "clock", lambda: since + int((adrift.STRANDED_S - 1) * 1e6))
     assert (await adrift.look(engine), engine.stranded) == ([], {})
 
     work.url = one.control.started.grpc_url  # it is back: all is forgotten

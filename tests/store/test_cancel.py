@@ -13,6 +13,7 @@ from tortoise.transactions import in_transaction
 from mcpg.store.clock import now_us, uuid7
 from mcpg.store.database import Database
 from mcpg.store.models import Org
+from tests.bounds import BOUND_S
 
 MCPG = Path(__file__).parents[2] / "mcpg"
 
@@ -34,7 +35,7 @@ async def test_four_hundred_cancels_and_the_database_still_writes(db: Database) 
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_S):
         await make_org(db, "last")
     assert await db.one("SELECT 1 FROM org WHERE slug=?", "last") is not None
 
@@ -54,7 +55,7 @@ async def test_a_bare_transaction_that_is_cancelled_gives_its_lock_back(db: Data
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(BOUND_S):
         await make_org(db, "last")
     assert await db.one("SELECT 1 FROM org WHERE slug=?", "last") is not None
 

@@ -16,6 +16,7 @@ from mcpg.store import postgres_link, postgres_writer, reads
 from mcpg.store.database import Database
 from mcpg.store.journal import Also, Fire, Line, line_hash
 from mcpg.store.postgres_link import JOURNAL_LOCK
+from tests.bounds import BOUND_S
 from tests.conftest import NewDatabase
 from tests.postgres import Server
 from tests.store.conftest import born
@@ -116,7 +117,7 @@ async def test_two_processes_race_for_one_row_and_each_version_is_won_once(db: D
         )
         for _ in range(2)
     ]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(BOUND_S):
         for racer in racers:
             assert await racer.stdout.readline() == b"ready\n"  # type: ignore[union-attr]
         outs = await asyncio.gather(*(racer.communicate(b"go\n") for racer in racers))
@@ -140,7 +141,7 @@ async def test_a_cursor_on_line_ids_misses_nothing_that_two_control_planes_write
     follower = asyncio.create_task(follow())
     await asyncio.gather(*(born(db if i % 2 else other, f"c{i}") for i in range(400)))
     is_over.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(BOUND_S):
         await follower
     assert seen == [row["id"] for row in await db.rows("SELECT id FROM journal ORDER BY id")]
     assert len(seen) == 400
@@ -153,7 +154,7 @@ async def test_a_journal_transaction_waits_for_that_of_another_control_plane(db:
     await con.execute(f"BEGIN; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})")
     fire = asyncio.create_task(db.writer.fire(turn("c1", 1)))
     waiting = "SELECT count(*) AS n FROM pg_locks WHERE locktype='advisory' AND NOT granted"
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(BOUND_S):
         while not (await con.fetchval(waiting)) and not fire.done():
             await asyncio.sleep(0.01)
         assert not fire.done()
@@ -167,7 +168,7 @@ async def test_what_one_notifies_all_hear_also_after_a_cut(
 ) -> None:
     heard: asyncio.Queue[str] = asyncio.Queue()
     await db.listen(heard.put_nowait)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_S):
         assert await heard.get() == "", "from here on nothing is missed"
         await other.notify("one")
         assert await heard.get() == "one"
@@ -193,7 +194,7 @@ async def test_hundreds_of_cancelled_callers_and_it_still_writes_and_reads(db: D
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_S):
         await born(db, "c2")
         lines = await reads.history(db, "c1")
     assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
@@ -222,7 +223,7 @@ async def test_a_cut_connection_loses_nothing_that_was_acknowledged(db: Database
 
     workers = [asyncio.create_task(work(f"c{i}")) for i in range(16)]
     commits = 0
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(BOUND_S):
         for _ in range(3):
             while db.writer.commits < commits + 5:
                 await asyncio.sleep(0.01)
@@ -308,7 +309,7 @@ async def test_a_peer_that_stops_inside_its_transaction_does_not_stop_the_others
     await born(db)
     silent = await postgres_link.connect(url, idle_in_transaction_session_timeout="300ms")
     await silent.execute(f"BEGIN; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND_S):
         assert (await db.writer.fire(turn("c1", 1))).seq == 2
     silent.terminate()
     assert int(postgres_link.SETTINGS["idle_in_transaction_session_timeout"].removesuffix("s")) <= 10

@@ -15,6 +15,7 @@ from mcpg.errors import DatabaseUnusable, McpgError, NewerSchema, StateDirUnusab
 from mcpg.host.database_url import shown
 from mcpg.store.database import Database, known_migrations, locate
 from mcpg.store.postgres_link import options, unusable
+from tests.bounds import BOUND_S
 from tests.conftest import NewDatabase
 from tests.postgres import PASSWORD, Server
 from tests.store.conftest import born
@@ -33,7 +34,7 @@ def url(new_database: NewDatabase) -> str:
 @pytest.mark.long
 async def test_three_that_start_at_once_on_an_empty_database_migrate_it_once(postgres: Server) -> None:
     url = postgres.empty()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(BOUND_S):
         three = await asyncio.gather(*(Database.open(url) for _ in range(3)))
     applied = await three[0].rows("SELECT name FROM tortoise_migrations WHERE app='store' ORDER BY name")
     assert [row["name"] for row in applied] == known_migrations()
@@ -162,7 +163,7 @@ async def test_serve_says_what_is_wrong_and_ends(postgres: Server, tmp_path: Pat
         sys.executable, "-m", "mcpg.cli.main", "serve", "--state-dir", str(tmp_path / "s"), "--db-url", url,
         "--bind-http", "127.0.0.1:0", "--bind-grpc", "127.0.0.1:0", stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(BOUND_S):
         _, err = await process.communicate()
     said = err.decode().splitlines()
     assert process.returncode == 1

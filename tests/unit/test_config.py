@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mcpg.engine.config import DEFAULT_CONFIG, MAX_BYTES, MAX_DEPTH, MAX_NODES, _Loader, boot, booted, render
 from mcpg.errors import BadConfig
+from tests.bounds import BOUND_S
 
 ROOT = Path(__file__).resolve().parents[2]
 ECHO = (ROOT / "examples" / "echo.yaml").read_text()
@@ -174,7 +175,11 @@ def test_a_replica_boots_from_the_config_with_its_place_and_its_control_plane() 
 def test_the_real_gateway_accepts_what_we_write(text: str, tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(text)
     done = subprocess.run(
-        [_checker(), "check", str(tmp_path / "gateway.yaml")], capture_output=True, text=True, timeout=60, check=False
+        [_checker(), "check", str(tmp_path / "gateway.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "valid" in done.stdout

@@ -12,6 +12,7 @@ import pytest
 from mcpg import faults
 from mcpg.errors import PermanentError, TemporaryError
 from mcpg.machines import TABLES
+from tests.bounds import BOUND_S
 from tools import crash_doc
 
 KNOWN = faults.points(TABLES)
@@ -66,7 +67,7 @@ def test_a_server_refuses_a_point_that_is_not_there(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "mcpg.cli.main", "serve", "--state-dir", str(tmp_path / "state")]
     argv += ["--bind-http", "127.0.0.1:0", "--bind-grpc", "127.0.0.1:0"]
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MCPG_FAULT": "effect:before:nothing"}
-    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=BOUND_S, check=False)
     assert done.returncode == 2
     assert "effect:before:nothing" in done.stderr
     assert "docs/crash.md" in done.stderr
