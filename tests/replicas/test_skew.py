@@ -140,13 +140,13 @@ async def test_a_database_that_was_away_makes_nobody_dead(replicas: Start) -> No
     await entered(works[1])
     leases, theirs = first.engine.leases, second.control.started.grpc_url
     for one in planes:
-        await silent_for(first, one.epoch, 30.0)
+        await silent_for(first, one.epoch, 3 * journal.LEASE_S)
     leases._trusted_until = 0.0
     await leases.renew()
     assert leases.is_living(second.epoch)
     assert leases.serves(theirs)
     assert await leases.sweep() == 0
-    leases._back_at -= int((LEASE_S + 0.1) * 1e6)  # it is not heard in the time of a lease
+    leases._back_at -= int((journal.LEASE_S + 0.1) * 1e6)  # it is not heard in the time of a lease
     await leases._see_replicas()
     assert not leases.is_living(second.epoch)
     assert not leases.serves(theirs)
@@ -161,12 +161,12 @@ async def test_a_database_that_is_always_slow_keeps_nobody_alive_that_is_dead(re
     first.freeze()
     second.crash()
     leases, seen = first.engine.leases, list[bool]()
-    await silent_for(first, second.epoch, 60.0)
+    await silent_for(first, second.epoch, 6 * journal.LEASE_S)
     for _ in range(3):
         leases._trusted_until = 0.0  # each heartbeat of ours comes late
         await leases.renew()
         seen.append(leases.is_living(second.epoch))
-        leases._back_at -= bool(leases._back_at) * int(LEASE_S * 1e6)
+        leases._back_at -= bool(leases._back_at) * int(journal.LEASE_S * 1e6)
     assert seen == [True, False, True]
 
 
