@@ -79,6 +79,7 @@ class Server:
         self.port = port
         self._numbers = itertools.count(1)
         self._has_template = False
+        self._copies = ""  # how a template is copied
 
     def url(self, database: str) -> str:
         password = PASSWORD.replace("/", "%2F").replace(":", "%3A")
@@ -110,8 +111,10 @@ class Server:
             self.run("CREATE DATABASE migrated")
             _aside(migrate())
             self._has_template = True
+            if int(self.run("SHOW server_version_num")[0][0]) >= 150_000:
+                self._copies = " STRATEGY file_copy"  # half the price of the other, without fsync
         name = f"t{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE migrated")
+        self.run(f"CREATE DATABASE {name} TEMPLATE migrated{self._copies}")
         return self.url(name)
 
     def drop(self, url: str) -> None:
