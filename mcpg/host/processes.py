@@ -278,12 +278,15 @@ class Watch:
                 os.killpg(self.identity.pid, number)
 
 
-async def end_marked(marker: str) -> int:
-    """SIGKILL whatever still carries *marker* (a gateway's own children, a launcher that was on its way); how many."""
-    return await asyncio.to_thread(_end_marked, marker)
+async def end_marked(marker: str, still: Callable[[], None] = lambda: None) -> int:
+    """
+    SIGKILL whatever still carries *marker* (a gateway's own children, a launcher that was on its way); how many. *still* raises
+    when that is not to be done any more: it is asked before each, and at the end, on another thread.
+    """
+    return await asyncio.to_thread(_end_marked, marker, still)
 
 
-def _end_marked(marker: str) -> int:
+def _end_marked(marker: str, still: Callable[[], None]) -> int:
     ended = 0
     for pid in marked(marker):
         with contextlib.suppress(OSError):
@@ -291,6 +294,7 @@ def _end_marked(marker: str) -> int:
             try:
                 if not _has_marker(pid, marker):  # the pid was another's by the time we held it
                     continue
+                still()
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
                 ended += 1
                 end = select.poll()
@@ -298,6 +302,7 @@ def _end_marked(marker: str) -> int:
                 end.poll(EXEC_TIMEOUT_S * 1000)
             finally:
                 os.close(fd)
+    still()
     return ended
 
 

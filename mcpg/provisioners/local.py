@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -225,18 +226,18 @@ class Local:
         gateway = await self._program.to_start(order.name, self._shelf.replicas(order.instance_id))
         text = await order.config(replica.number)
         url = await order.enrol(replica.number)
-        reason = said = ""
+        reason, said, still = "", "", partial(self._locks.still, order.instance_id)
         for attempt in range(PORT_ATTEMPTS):
             offset = replica.prepare()
             held = told.reserved(replica.port if attempt == 0 else 0)
             self._release(replica.key)
             self._reserved[replica.key] = held
             port = int(held.getsockname()[1])
-            replica.remember_port(port)
-            replica.remember_control_plane(self._grpc_url)
+            replica.remember_port(port, still)
+            replica.remember_control_plane(self._grpc_url, still)
             attach = attachment.control_plane(order, replica, gateway, self._grpc_url, url)
             faults.reach("replica:before:boot-file")
-            write(replica.boot_file, config.boot(text, bind=f"127.0.0.1:{port}", control_plane=attach))
+            write(replica.boot_file, config.boot(text, bind=f"127.0.0.1:{port}", control_plane=attach), still)
             faults.reach("replica:after:boot-file")
             replica.forget_ends()
             launched = await processes.launch(
@@ -389,7 +390,7 @@ class Local:
                 raise TemporaryError(f"process {watch.identity.pid} does not end", cause="not even by SIGKILL")
             how = "SIGTERM" if gently else f"SIGKILL after {self._stop_grace_s:g} s"
         faults.reach("replica:between:stop")
-        left = await processes.end_marked(replica.marker)
+        left = await processes.end_marked(replica.marker, partial(self._locks.still, replica.instance_id))
         faults.reach("replica:after:stop")
         return (watch.identity.pid if watch else 0), how or ("SIGKILL" if left else "")
 

@@ -3,8 +3,9 @@ One caller at a time changes an instance's processes: in this process, and among
 
 Within the process an asyncio lock; between processes an flock on `<gateways>/.locks/<instance id>`, which the kernel takes
 from a process that ends. Waiting for it is bounded. One that stands still (SIGSTOP) while it holds the lock has lost its
-leases by the time somebody else wants it: its lock is set aside. What it does when it wakes is harmless by the other two
-means: its work is cancelled, and no launch can be made twice under one operation's id (host/processes.py).
+leases by the time somebody else wants it: its lock is set aside. What it does when it wakes is harmless by other means: its
+work is cancelled, it looks for its lock before it writes a file or ends a process (`still`), and no launch can be made twice
+under one operation's id (host/processes.py).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Locks:
         self._shelf = shelf
         self._directory = shelf.root / ".locks"
         self._here: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._held: dict[str, int] = {}
 
     @asynccontextmanager
     async def hold(self, instance_id: str) -> AsyncIterator[None]:
@@ -43,11 +45,25 @@ class Locks:
             lock = self._here[instance_id] = asyncio.Lock()
         async with lock:
             held = await self._take(instance_id)
+            self._held[instance_id] = held
             try:
                 yield
             finally:
+                del self._held[instance_id]
                 if held != NOTHING:
                     os.close(held)
+
+    def still(self, instance_id: str) -> None:
+        """
+        Whoever holds it here still does. Raises TemporaryError when it let go, or it was set aside because we stood still: what
+        is there now is another's. From any thread.
+        """
+        held = self._held.get(instance_id)
+        if held is None or (held != NOTHING and not _is_still(self._directory / instance_id, held)):
+            raise TemporaryError(
+                f"another control plane may be working on the processes of {instance_id} by now",
+                cause="this one stood still, or let go of them, and touches nothing of them any more",
+            )
 
     def is_here(self, instance_id: str) -> bool:
         """Whether somebody in this process holds it."""

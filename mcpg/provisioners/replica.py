@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -144,8 +144,8 @@ class Replica:
         except (OSError, ValueError):
             return 0
 
-    def remember_port(self, port: int) -> None:
-        write(self.directory / "port", str(port))
+    def remember_port(self, port: int, still: Callable[[], None]) -> None:
+        write(self.directory / "port", str(port), still)
 
     @property
     def control_plane(self) -> str:
@@ -155,15 +155,18 @@ class Replica:
         except OSError:
             return ""
 
-    def remember_control_plane(self, url: str) -> None:
-        write(self.directory / "control-plane", url)
+    def remember_control_plane(self, url: str, still: Callable[[], None]) -> None:
+        write(self.directory / "control-plane", url, still)
 
     def words(self, log_offset: int) -> str:
         return words.last_words(self.log, log_offset)
 
 
-def write(path: Path, text: str) -> None:
-    """Write *text* at once, mode 0600: a reader sees the old file or the new one, also after a power cut."""
+def write(path: Path, text: str, still: Callable[[], None] = lambda: None) -> None:
+    """
+    Write *text* at once, mode 0600: a reader sees the old file or the new one, also after a power cut. *still* raises when it
+    is not to be written any more: it is asked last.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -171,6 +174,7 @@ def write(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         faults.reach("file:between:write")
+        still()
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -157,3 +157,48 @@ async def test_who_has_not_seen_an_end_yet_starts_nothing_beside_what_another_st
     [there] = await slow.apply(order(instance_id, operation_id="op-3"))
     assert (there.pid, there.started) == (new.pid, False)
     assert of_state_dir(state_dir) == [new.pid]
+
+
+async def test_who_wakes_in_the_middle_of_a_start_leaves_the_files_as_another_wrote_them(
+    make: Make, fake: Fake, instance_id: str, state_dir: Path
+) -> None:
+    """It stood still, its lock was set aside, and another started the gateway under the same operation's id."""
+    gateway = fake(SLEEPER)
+    asleep, other = make(gateway, grpc_url="http://127.0.0.1:1"), make(gateway, grpc_url="http://127.0.0.1:2")
+    new: list[int] = []
+
+    async def stands_still(_: int) -> str:
+        other._locks.forget(instance_id)
+        [placed] = await other.apply(order(instance_id))
+        new.append(placed.port)
+        return "url"
+
+    with pytest.raises(TemporaryError, match="another control plane may be working on"):
+        await asleep.apply(dataclasses.replace(order(instance_id), enrol=stands_still))
+    replica = Shelf(state_dir / "gateways").replica(instance_id, 1)
+    assert ([replica.port], replica.control_plane) == (new, "http://127.0.0.1:2")
+    assert len(of_state_dir(state_dir)) == 1
+
+
+async def test_who_wakes_in_the_middle_of_a_stop_ends_nothing_that_another_started(
+    make: Make, fake: Fake, instance_id: str, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = fake(SLEEPER)
+    asleep = make(gateway)
+    await asleep.apply(order(instance_id))
+    anew: list[subprocess.Popen[bytes]] = []
+
+    def stand_still(point: str) -> None:
+        if point == "replica:between:stop":
+            asleep._locks.forget(instance_id)
+            marker = {"MCPG_CTL_REPLICA": f"{instance_id}/1"}
+            anew.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=marker))
+
+    monkeypatch.setattr("mcpg.faults.reach", stand_still)
+    with pytest.raises(TemporaryError, match="another control plane may be working on"):
+        await asleep.remove(instance_id)
+    [process] = anew
+    assert (state_dir / "gateways" / instance_id).is_dir(), "its files are another's too"
+    assert process.poll() is None
+    process.communicate(b"\n")
+    assert process.returncode == 0
