@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -35,6 +36,9 @@ log = logging.getLogger("mcpg.engine")
 TROUBLE_CAP_S = 30.0
 WORK = {**EFFECTS, "compensate": compensate, "restart": supervision.restart}
 FIRST_S = 10.0  # for the first attempt at work that was found, however little of its time is left
+STOOD_STILL_S = (
+    5.0  # that a look is late, and nobody listened meanwhile: this process did not run, or the database was away
+)
 LOOK_AGAIN_S = 1.0  # for evidence that came to another replica, if its word of that was lost
 
 
@@ -163,8 +167,8 @@ class Driver:
 
     def allow_for_absence(self) -> None:
         """
-        Taken up as another process left it. Silence is counted from when we listen: a wait for agents whose deadline passed
-        while nobody looked ends when they could have come back. What is stored stays.
+        Taken up as another process left it, or as we left it when we stood still. Silence is counted from when we listen: a
+        wait for agents whose deadline passed while nobody looked ends when they could have come back. What is stored stays.
         """
         op, engine = self.op, self._engine
         rest, allowed = op.table.rests[op.table.states(op.state)], engine.timeout(op.table, op.state)
@@ -297,10 +301,14 @@ class Driver:
 
     async def _watch(self, rest: Wait) -> Outcome | None:
         """Look until there is an outcome or the deadline passes. None: somebody else moved the row."""
-        op, memory, at = self.op, Memory(), self.op.version
+        op, memory, at, loop = self.op, Memory(), self.op.version, asyncio.get_running_loop()
+        due, was_away = loop.time(), False
         while True:
             self.wake.clear()
             found = await self._look(memory)
+            if loop.time() - due > STOOD_STILL_S and not was_away:  # once: what is always slow is no absence
+                was_away = True
+                self.allow_for_absence()
             if found.outcome is not None and found.outcome.event.value == "observed":
                 await self._raise(found.outcome)
                 at = op.version
@@ -312,7 +320,8 @@ class Driver:
                 return await late(self._engine, op, rest, self._allowed(), found.summary)
             again = LOOK_AGAIN_S if self._engine.leases.shared else None
             waits = [w for w in (left, found.again_s, again) if w is not None]
-            if not await self.wake.wait(asyncio.get_running_loop().time() + min(waits) if waits else None):
+            due = loop.time() + min(waits) if waits else math.inf
+            if not await self.wake.wait(due if waits else None):
                 continue
             row = await reads.find_operation(self._engine.db, op.id)
             if row is not None and row["version"] != at:

@@ -81,6 +81,26 @@ async def test_one_that_does_not_come_back_in_that_time_is_late(
         assert waited >= 61  # its 60 s, and the one it is late by
 
 
+async def test_who_stood_still_past_the_deadline_listens_before_it_calls_a_gateway_late(
+    start_plane: StartPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped (SIGSTOP, a paused container) and let go on: the same process, and nobody listened meanwhile either."""
+    staged, loop = Staged(), asyncio.get_running_loop()
+    async with start_plane(given=staged) as plane:
+        operation = await left_in_confirming(plane, staged)
+        time, clock = loop.time, plane.engine.clock
+        monkeypatch.setattr(plane.engine, "clock", lambda: clock() + 100_000_000)
+        monkeypatch.setattr(loop, "time", lambda: time() + 100.0)
+        plane.engine.evidence(operation["instance_uid"])
+        [agent] = await reads.agents(plane.db, operation["instance_uid"])
+        staged.silent = set()
+        instance = await reads.find_instance(plane.db, operation["instance_uid"])
+        assert instance is not None
+        await plane.engine.agents.acked(agent["id"], instance["assigned_hash"], ok=True, words="")
+        over = await rests(plane, operation["id"], "ready")
+        assert over["error"] == ""
+
+
 @pytest.mark.parametrize("jitter", [(0.75, 1.25), (1.0, 1.0), (1.25, 1.25)])
 def test_the_patience_is_what_a_gateway_needs_to_come_back(jitter: tuple[float, float]) -> None:
     """However long it was alone: its pauses are 1, 2, 4, … 60 s, jittered by a quarter; short ones before a long one."""
