@@ -252,8 +252,11 @@ class PostgresWriter(JournalWriter):
         except asyncpg.PostgresError as exc:  # the server says what it would not do, and so has not done
             if is_away(exc):
                 raise _CommitLost(exc, fates) from exc
-            refusal = None if isinstance(exc, asyncpg.LockNotAvailableError) else _refusal(con, exc)
+            is_late = isinstance(exc, asyncpg.LockNotAvailableError)
+            refusal = None if is_late else _refusal(con, exc)
             await con.execute("ROLLBACK")
+            if is_late:
+                await _end_who_stands_still(con)
             return False, refusal
         except Exception as exc:
             raise _CommitLost(exc, fates) from exc
@@ -310,12 +313,15 @@ async def _begin(con: Connection) -> None:
         await con.execute(_BEGIN)
     except asyncpg.LockNotAvailableError:
         await con.execute("ROLLBACK")
-        for pid, is_ended in await con.fetch(_HELD_BY_NOBODY, STILL_S):
-            if is_ended:
-                log.warning(
-                    "the journal's lock was held by a control plane that stands still: session %d is ended", pid
-                )
+        await _end_who_stands_still(con)
         await con.execute(_BEGIN)
+
+
+async def _end_who_stands_still(con: Connection) -> None:
+    """The journal's lock was not had in time: of its holders, those that wait for a client which says no more are ended."""
+    for pid, is_ended in await con.fetch(_HELD_BY_NOBODY, STILL_S):
+        if is_ended:
+            log.warning("the journal's lock was held by a control plane that stands still: session %d is ended", pid)
 
 
 def _refusal(con: Connection, exc: Exception) -> Exception:

@@ -12,7 +12,7 @@ import pytest
 from mcpg.errors import Conflict, Unavailable
 from mcpg.machines import cluster
 from mcpg.machines.cluster import Event
-from mcpg.store import postgres_link, postgres_writer, reads
+from mcpg.store import postgres_link, reads
 from mcpg.store.database import Database
 from mcpg.store.journal import Also, Fire, Line, line_hash
 from mcpg.store.postgres_link import JOURNAL_LOCK
@@ -313,46 +313,6 @@ async def test_a_peer_that_stops_inside_its_transaction_does_not_stop_the_others
         assert (await db.writer.fire(turn("c1", 1))).seq == 2
     silent.terminate()
     assert int(postgres_link.SETTINGS["idle_in_transaction_session_timeout"].removesuffix("s")) <= 10
-
-
-async def test_a_peer_that_stops_between_two_halves_of_a_statement_does_not_stop_the_others_either(
-    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Prepared and not sent yet: its session counts as active, and none of PostgreSQL's timeouts ends it."""
-    monkeypatch.setitem(postgres_link.JOURNAL, "lock_timeout", "300ms")  # type: ignore[attr-defined]
-    monkeypatch.setattr(postgres_writer, "STILL_S", 0.1)
-    short = {"idle_in_transaction_session_timeout": "100ms", "statement_timeout": "100ms"}
-    silent = await postgres_link.connect(url, **short)
-    db = await Database.open(url)
-    try:
-        await born(db)
-        await silent.execute(f"BEGIN; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})")
-        await silent.prepare("SELECT count(*) FROM cluster WHERE id=$1")
-        async with asyncio.timeout(20):
-            assert (await db.writer.fire(turn("c1", 1))).seq == 2
-    finally:
-        await db.close()
-    assert [r.getMessage() for r in caplog.records if "stands still" in r.getMessage()]
-    silent.terminate()
-
-
-async def test_a_journal_lock_that_is_held_by_work_is_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only who waits for its client is ended."""
-    monkeypatch.setitem(postgres_link.JOURNAL, "lock_timeout", "300ms")  # type: ignore[attr-defined]
-    monkeypatch.setattr(postgres_writer, "STILL_S", 0.1)
-    db, busy = await Database.open(url), await asyncpg.connect(url)
-    try:
-        await born(db)
-        await busy.execute(f"BEGIN; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})")
-        work = asyncio.create_task(busy.execute("SELECT pg_sleep(2)"))
-        with pytest.raises(Unavailable, match="cannot do it now"):
-            await db.writer.fire(turn("c1", 1))
-        await work
-        await busy.execute("COMMIT")
-        assert (await db.writer.fire(turn("c1", 1))).seq == 2
-    finally:
-        await db.close()
-        await busy.close()
 
 
 # ---- the batch is what one after the other would be
