@@ -42,14 +42,6 @@ async def db(url: str) -> AsyncIterator[Database]:
     await opened.close()
 
 
-@pytest.fixture
-async def other(url: str) -> AsyncIterator[Database]:
-    """A second control plane's, on the same database."""
-    opened = await Database.open(url)
-    yield opened
-    await opened.close()
-
-
 def turn(name: str, version: int, **more: object) -> Fire:
     event = Event.DRAIN if version % 2 else Event.UNDRAIN
     return Fire(C, name, event, "test", expect=version, **more)  # type: ignore[arg-type]
@@ -328,7 +320,7 @@ async def test_a_peer_that_stops_between_two_halves_of_a_statement_does_not_stop
         await born(db)
         await silent.execute(f"BEGIN; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})")
         await silent.prepare("SELECT count(*) FROM cluster WHERE id=$1")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_S):
             assert (await db.writer.fire(turn("c1", 1))).seq == 2
     finally:
         await db.close()
