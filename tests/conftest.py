@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.amber import AmberSnapshotExtension
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
@@ -30,6 +31,8 @@ from mcpg.store.journal import Timeout
 from tests import postgres as postgresql
 from tests.bounds import BOUND_S
 
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")  # a slow machine is no finding
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = ROOT / "snapshots"
 BOTH = ("sqlite", "postgres")

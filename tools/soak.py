@@ -32,6 +32,7 @@ from typing import Any
 
 import httpx
 
+from tests.bounds import BOUND_S
 from tests.conftest import ROOT
 from tests.crash.invariants import broken, read
 from tests.crash.world import PLACE, PLAIN, Site, Zygote, gateways, killed_ones
@@ -43,7 +44,7 @@ from tools.soak_net import Wire
 ECHO = (ROOT / "examples/echo.yaml").read_text()
 CLIENTS = 6  # that ask at the same time
 NAMES = 14  # gateways that they ask for
-LONGEST = 120.0  # seconds anything may take to come to rest, on a busy machine
+LONGEST = BOUND_S  # anything may take to come to rest, on a busy machine
 STARTS = 20
 AGAIN_S = 0.2  # before a request that was not answered is sent again
 

@@ -11,6 +11,7 @@ import pytest
 
 from mcpg.agent.pb import agent_pb2 as pb
 from mcpg.agent.sessions import Close, Session, Sessions
+from mcpg.engine import clocks
 from mcpg.engine.ports import Exited
 from mcpg.errors import Forbidden, Unavailable
 from mcpg.machines.enrolment import Event
@@ -192,8 +193,9 @@ async def test_unknown_fields_are_accepted(plane: Plane, gateway: Make) -> None:
     assert (await the_agent(plane, one.agent_id))["received_hash"] == "f00"
 
 
-async def test_logs_and_samples_are_counted(plane: Plane, gateway: Make) -> None:
+async def test_logs_and_samples_are_counted(plane: Plane, gateway: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Log lines, tool samples and what was dropped are counted for the session; nothing of them is written."""
+    monkeypatch.setattr(clocks, "FLUSH_S", BOUND_S)  # when it was heard is, after a while
     one = gateway()
     stream = await enrolled(plane, one)
     before = plane.db.writer.commits

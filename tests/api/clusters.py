@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -25,6 +26,14 @@ async def get(plane: Plane, path: str) -> Any:
 
 async def cluster(plane: Plane, ref: str) -> dict[str, Any]:
     return dict(await get(plane, f"/v1/clusters/{ref}"))
+
+
+async def without_heartbeat(plane: Plane) -> None:
+    """On PostgreSQL it writes every few seconds: not while a test counts what is written."""
+    tasks = plane.engine.leases._tasks
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from tests.api.clusters import ADMIN, EU, K8S, amount, cluster, get, orphan, problem, register
+from tests.api.clusters import ADMIN, EU, K8S, amount, cluster, get, orphan, problem, register, without_heartbeat
 from tests.conftest import Plane, StartPlane
 from tests.engine.fakes import Scripted
 
@@ -148,6 +148,7 @@ async def test_a_drained_cluster_takes_nothing_new_until_it_is_undrained(plane: 
 
 async def test_an_empty_cluster_goes_through_draining_in_one_transaction(plane: Plane) -> None:
     made = await register(plane)
+    await without_heartbeat(plane)
     commits = plane.db.writer.commits
     gone = (await plane.client.delete(f"{ADMIN}/eu-1")).json()
     assert (gone["state"], gone["status"], gone["orphaned"]) == ("decommissioned", "decommissioned", [])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from tests.bounds import BOUND_S
 from tests.conftest import Plane, StartPlane, parse_events
 
 BASE = "/v1/orgs/default/workspaces/default/environments"
@@ -88,7 +89,7 @@ async def raw(plane: Plane, request: bytes) -> bytes:
     host, port = plane.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request)
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), BOUND_S)
     writer.close()
     await writer.wait_closed()
     return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.api.clusters import cluster, get
+from tests.api.clusters import cluster, get, without_heartbeat
 from tests.conftest import Plane, StartPlane
 from tests.engine.fakes import Scripted
 
@@ -36,6 +36,7 @@ async def test_a_cluster_that_cannot_start_gateways_is_skipped_with_the_reason_a
 
 
 async def test_looking_again_writes_nothing_while_nothing_changes(plane: Plane) -> None:
+    await without_heartbeat(plane)
     before = plane.db.writer.commits
     for _ in range(5):
         await plane.engine.reach.look()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from mcpg.cli import names
 from mcpg.cli.commands import COMMANDS
 from mcpg.cli.completion import candidates
 from mcpg.cli.names import LISTS
@@ -187,9 +188,11 @@ STRANGE = {
 
 @pytest.mark.parametrize("strange", STRANGE)
 def test_what_goes_wrong_is_not_said_and_not_tried_again_at_once(
-    ctl: Ctl, state: Path, fake: Fake, strange: str
+    ctl: Ctl, state: Path, fake: Fake, strange: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake.says("GET", "/v1/orgs", STRANGE[strange])
+    if strange == "hanging":
+        monkeypatch.setattr(names, "_BUDGET_S", 2.0)
     argv = ("__complete", "--", "provision", "history", "--org", "")
     assert ([ctl(*argv), ctl(*argv)], len(fake.asked)) == ([(0, "", "")] * 2, 1)
 
@@ -325,7 +328,7 @@ def test_a_tab_in_a_real_shell_on_a_terminal(loaded: str, fake: Fake, tmp_path: 
         def until(wanted: str) -> None:
             nonlocal screen
             while wanted not in screen:
-                ready, _, _ = select.select([master], [], [], 30)
+                ready, _, _ = select.select([master], [], [], BOUND_S)
                 assert ready, f"{wanted!r} never came: {screen!r}"
                 screen += os.read(master, 65536).decode()
 
@@ -345,10 +348,22 @@ def test_a_tab_in_a_real_shell_on_a_terminal(loaded: str, fake: Fake, tmp_path: 
 OPTIONS = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}
 
 
+PATIENT = f"""#!{sys.executable}
+import sys
+from mcpg.cli import main, names
+names._BUDGET_S = {BOUND_S}  # the control plane answers, if late
+sys.exit(main.main())
+"""
+
+
 def environment(fake: Fake, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "gateway.yaml").touch()
+    program = tmp_path / "bin/mcpg-ctl"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(PATIENT)
+    program.chmod(0o755)
     return {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path),
         "MCPG_CP_URL": fake.url,

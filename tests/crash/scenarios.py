@@ -260,7 +260,7 @@ SCENARIOS: dict[str, Scenario] = {
     "retry": Scenario(create, both("commit", "provision.retry"), fault="effect:before:apply:1:again"),
     "cancel": Scenario(cancelled, both("commit", "provision.cancel"), fault="effect:before:apply:1+:again"),
     "resume": Scenario(
-        resumed, both("commit", "provision.resume"), {"apply_timeout_s": 0.3}, fault="effect:before:apply:1+:again"
+        resumed, both("commit", "provision.resume"), {"apply_timeout_s": 2.0}, fault="effect:before:apply:1+:again"
     ),
     "retry of a delete": Scenario(undrained, both("commit", "teardown.retry"), fault="effect:before:remove:1:again"),
     "cancel of a delete": Scenario(
@@ -315,7 +315,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         SOON,
     ),
-    "killed again": Scenario(killed_again, both("commit", "recovery.ended"), SOON | {"recovery_soak_s": 2.0}),
+    "killed again": Scenario(killed_again, both("commit", "recovery.ended"), SOON | {"recovery_soak_s": 6.0}),
     "failing recovery": Scenario(
         killed_gateway, both("commit", "recovery.fail"), SOON, fault="effect:before:restart:1:error"
     ),
@@ -325,7 +325,7 @@ SCENARIOS: dict[str, Scenario] = {
     "late recovery": Scenario(
         killed_gateway,
         both("commit", "recovery.deadline"),
-        SOON | {"confirm_timeout_s": 2.0},
+        SOON | {"confirm_timeout_s": 10.0},
         fault="session:before:open:2+:again",
     ),
     "resume of a recovery": Scenario(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bounds import BOUND_S
 from tests.conftest import real
 from tests.crash.test_kill import BASE, ECHO, Served, api, chain_holds, killed_at, replicas_running, settled
 
@@ -18,7 +19,7 @@ async def test_a_pause_between_attempts_outlives_kill_9(tmp_path: Path) -> None:
     """The gateway's program is away for a moment, as while a package is upgraded: attempts fail until it is back."""
     program = tmp_path / "mcpg"
     program.symlink_to(real("mcpg"))
-    served = Served(tmp_path, gateway=program)
+    served = Served(tmp_path, gateway=program, MCPG_CP_APPLY_TIMEOUT_S=f"{BOUND_S:g}")
     await served.start()
     try:
         program.unlink()

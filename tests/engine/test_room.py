@@ -147,7 +147,9 @@ OTHERS = st.builds(
 STORY = st.lists(st.lists(st.one_of(PUBLISH, PUBLISH, OTHERS), min_size=1, max_size=6), min_size=1, max_size=5)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(STORY)
 @pytest.mark.long
 def test_room_is_never_given_twice_and_comes_back_exactly(new_database: NewDatabase, story: list[list[Do]]) -> None:

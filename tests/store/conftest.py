@@ -30,3 +30,11 @@ async def born(db: Database, name: str = "c1") -> Line:
     return (
         await db.writer.submit([Birth(cluster.MACHINE, name, {"name": name, "live_name": name, **COLUMNS}, "test")])
     )[0]
+
+
+@pytest.fixture
+async def other(url: str) -> AsyncIterator[Database]:
+    """A second control plane's, on the database of the file that asks for it."""
+    opened = await Database.open(url)
+    yield opened
+    await opened.close()

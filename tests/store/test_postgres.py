@@ -42,14 +42,6 @@ async def db(url: str) -> AsyncIterator[Database]:
     await opened.close()
 
 
-@pytest.fixture
-async def other(url: str) -> AsyncIterator[Database]:
-    """A second control plane's, on the same database."""
-    opened = await Database.open(url)
-    yield opened
-    await opened.close()
-
-
 def turn(name: str, version: int, **more: object) -> Fire:
     event = Event.DRAIN if version % 2 else Event.UNDRAIN
     return Fire(C, name, event, "test", expect=version, **more)  # type: ignore[arg-type]

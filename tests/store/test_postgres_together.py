@@ -19,12 +19,12 @@ from mcpg.store.journal import Also, Birth, Fire, Line, line_hash
 from mcpg.store.postgres_link import INDEXED, JOURNAL_LOCK, connect
 from mcpg.store.reads import history
 from mcpg.store.sql import for_many
+from tests.bounds import BOUND_S
 from tests.conftest import NewDatabase
 from tests.store.conftest import COLUMNS, born
 from tests.store.test_postgres import turn
 
 C = cluster.MACHINE
-BOUND_S = 60.0
 
 
 @pytest.fixture
@@ -39,14 +39,6 @@ def url(new_database: NewDatabase) -> str:
 
 @pytest.fixture
 async def db(url: str) -> AsyncIterator[Database]:
-    opened = await Database.open(url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def other(url: str) -> AsyncIterator[Database]:
-    """A second control plane's, on the same database."""
     opened = await Database.open(url)
     yield opened
     await opened.close()

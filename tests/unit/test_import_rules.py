@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.bounds import BOUND_S
+
 ROOT = Path(__file__).parents[2]
 MCPG = ROOT / "mcpg"
 
@@ -37,6 +39,23 @@ def test_no_test_sleeps_to_wait() -> None:
         and float(node.args[0].value) > 0.1
     ]
     assert sleepers == []
+
+
+def test_no_test_gives_up_before_the_others() -> None:
+    """How long a test waits for what should come is one number, tests/bounds.py; less than a second is no wait for that."""
+    hasty = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        for given in (
+            *(node.args if isinstance(node.func, ast.Attribute) and node.func.attr in ("timeout", "wait") else ()),
+            *(node.args[1:] if isinstance(node.func, ast.Attribute) and node.func.attr == "wait_for" else ()),
+            *(keyword.value for keyword in node.keywords if keyword.arg == "timeout"),
+        )
+        if isinstance(given, ast.Constant) and isinstance(given.value, int | float) and 1 <= given.value < BOUND_S
+    ]
+    assert hasty == []
 
 
 def test_every_module_says_what_it_is() -> None:
