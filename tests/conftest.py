@@ -23,6 +23,7 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.amber import AmberSnapshotExtension
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
+from mcpg.engine.audit import verify_journal
 from mcpg.engine.ports import Provisioner
 from mcpg.server import ControlPlane
 from mcpg.settings import Server
@@ -192,6 +193,18 @@ def parse_events(text: str) -> list[dict[str, Any]]:
         if "event" in fields:
             events.append({**json.loads(fields["data"]), "_event": fields["event"], "_id": fields.get("id")})
     return events
+
+
+async def audited(plane: Plane) -> None:
+    """Every history is told rightly, and no row contradicts another: what a test should leave that damages nothing."""
+    after, findings = "", list[object]()
+    while True:
+        found = await verify_journal(plane.db, after, 20)
+        findings += found.findings
+        after = found.next
+        if not after:
+            break
+    assert findings == []
 
 
 StartPlane = Callable[..., AbstractAsyncContextManager[Plane]]

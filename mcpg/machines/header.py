@@ -113,6 +113,7 @@ def _asked(document: Json, first: Json) -> Iterator[Said]:
             yield Said(1, field, asked[key], parts[part].get(name))
     if isinstance(asked.get("spec"), dict):
         yield Said(1, "operation.replicas", asked["spec"].get("replicas", 0), operation.get("replicas"))
+    yield Said(1, "operation.damaged", [], operation.get("damaged", []))  # what is damaged is not exported
     yield Said(1, "operation.retry_of", asked.get("retry_of", ""), operation.get("retry_of"))
     yield Said(1, "operation.actor", first["actor"], operation.get("actor"))
     yield Said(1, "operation.started_at", _when(first["at_us"]), operation.get("started_at"))

@@ -50,6 +50,29 @@ def test_explain(acme: Ctl, fake: Fake, snapshot: SnapshotAssertion, case: str) 
     assert acme("operation", "explain", OPERATION, "-o", "json").json == said
 
 
+@pytest.mark.parametrize(
+    ("holds", "why", "words"),
+    [
+        (True, '{"active": 2}', "yes (active 2)"),
+        (False, '{"is_paused": true, "ends": 0}', "no (is paused true, ends 0)"),
+        (
+            None,
+            '{"enrolled": 1}; its endpoints were not asked',
+            "not known here (enrolled 1; its endpoints were not asked)",
+        ),
+        (None, "{}; not asked", "not known here (not asked)"),
+        (False, "it is full", "no (it is full)"),
+        (False, "[1, 2]", "no ([1, 2])"),
+        (False, "[" * 100_000, f"no ({'[' * 100_000})"),
+    ],
+    ids=["a number", "a flag", "what was not seen", "no facts", "words", "no object", "without an end"],
+)
+def test_what_a_guard_saw_is_said_as_words(acme: Ctl, fake: Fake, holds: bool | None, why: str, words: str) -> None:
+    move = {"event": "go", "dest": "on", "by": "the engine", "guard": "all_of_it", "holds": holds, "why": why}
+    fake.says("GET", EXPLAIN, data(explanation(moves=[move])))
+    assert f"go → on, by the engine, when all of it: {words}\n" in acme("operation", "explain", OPERATION).out
+
+
 @pytest.mark.parametrize("missing", sorted(Explanation.model_fields))
 def test_an_explanation_of_another_version_may_lack_a_field(acme: Ctl, fake: Fake, missing: str) -> None:
     fake.says("GET", EXPLAIN, data({k: v for k, v in explanation().items() if k != missing}))

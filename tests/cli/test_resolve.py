@@ -237,20 +237,28 @@ def test_a_number_is_digits_and_of_a_sensible_length(ctl: Ctl, text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
+    ("low", "high", "beyond", "words"),
     [
-        (1, None, "it is not 1 or more"),
-        (None, 86400, "it is not 86400 or less"),
-        (0.5, 2**53 - 1, "it is not in 0.5 to 9007199254740991"),
+        (1, None, "0", "it is not 1 or more"),
+        (0, None, "-1", "it is not 0 or more"),
+        (None, 86400, "86401", "it is not 86400 or less"),
+        (None, 0, "1", "it is not 0 or less"),
+        (0, 9, "10", "it is not in 0 to 9"),
+        (0, 9, "-1", "it is not in 0 to 9"),
+        (-9, 0, "1", "it is not in -9 to 0"),
+        (0.5, 2**53 - 1, "0", "it is not in 0.5 to 9007199254740991"),
+        (0.5, 2**53 - 1, str(2**53), "it is not in 0.5 to 9007199254740991"),
     ],
 )
 @pytest.mark.parametrize("kind", ["int", "number"])
 def test_a_number_beyond_its_bounds_is_told_the_bounds_there_are(
-    kind: str, low: float | None, high: float | None, words: str
+    kind: str, low: float | None, high: float | None, beyond: str, words: str
 ) -> None:
     option = Option("--many", "how many", env=("MANY",), kind=kind, low=low, high=high)
     line = Line("mcpg-ctl")
-    beyond = "0" if low is not None else "86401"
     with pytest.raises(Usage) as refused:
         resolve.one(option, line, {"MANY": beyond}, None)
     assert (refused.value.what, refused.value.cause) == (f"MANY={beyond} cannot be used", words)
+    for bound in (low, high):  # is in them
+        if bound is not None and (kind == "number" or bound == int(bound)):
+            assert resolve.one(option, line, {"MANY": str(bound)}, None)[0] == bound

@@ -31,6 +31,7 @@ def test_lesson_6_cancel_is_legal_in_every_state_that_is_not_final() -> None:
     assert [s.value for s in teardown.State if "cancel" in table.allowed(s.value)] == ["requested", "draining"]
 
 
+@pytest.mark.damages
 @pytest.mark.parametrize("name", ["provision", "teardown", "recovery"])
 @pytest.mark.parametrize("verb", ["resume", "retry", "cancel"])
 async def test_lesson_6_whatever_may_arrive_in_a_state_is_accepted_or_refused_in_words(

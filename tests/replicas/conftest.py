@@ -21,7 +21,7 @@ from mcpg.server import ControlPlane
 from mcpg.settings import Server
 from mcpg.store.journal import Also
 from tests.bounds import BOUND_S
-from tests.conftest import BOTH, NewDatabase, Plane
+from tests.conftest import BOTH, NewDatabase, Plane, audited
 
 
 class Replica(Plane):
@@ -119,19 +119,21 @@ def db_url(new_database: NewDatabase) -> str:
 
 
 @pytest.fixture
-async def replicas(tmp_path: Path, db_url: str) -> AsyncIterator[Start]:
-    """`await replicas(2, given=[…])`: control planes on one database; *given* are their provisioners."""
+async def replicas(tmp_path: Path, db_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Start]:
+    """
+    `await replicas(2, given=[…])`: control planes on one database; *given* are their provisioners. At the end that is
+    audited, but after a test that is marked `damages`.
+    """
     async with AsyncExitStack() as stack:
-        started = 0
+        everyone: list[Replica] = []
 
         async def start(count: int, *, given: list[Any] | None = None, **settings: Any) -> list[Replica]:
-            nonlocal started
-            made = []
             for number in range(count):
-                started += 1
                 provisioner = given[number] if given else None
-                plane = running(tmp_path / f"state-{started}", provisioner, db_url=db_url, **settings)
-                made.append(await stack.enter_async_context(plane))
-            return made
+                plane = running(tmp_path / f"state-{len(everyone) + 1}", provisioner, db_url=db_url, **settings)
+                everyone.append(await stack.enter_async_context(plane))
+            return everyone[-count:]
 
         yield start
+        if everyone and request.node.get_closest_marker("damages") is None:
+            await audited(everyone[-1])
