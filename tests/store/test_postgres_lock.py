@@ -41,7 +41,7 @@ async def test_a_peer_that_stops_between_two_halves_of_a_statement_does_not_stop
         seq = 2 + is_one_message
         await silent.execute(f"BEGIN; SELECT pg_advisory_xact_lock({JOURNAL_LOCK})")
         await silent.prepare("SELECT count(*) FROM cluster WHERE id=$1")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(BOUND_S):
             assert (await db.writer.fire(turn("c1", seq - 1))).seq == seq
     finally:
         await db.close()
