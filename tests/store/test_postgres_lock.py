@@ -12,6 +12,7 @@ from mcpg.errors import Unavailable
 from mcpg.store import postgres_link, postgres_writer
 from mcpg.store.database import Database
 from mcpg.store.postgres_link import JOURNAL_LOCK
+from tests.bounds import BOUND_S
 from tests.store.conftest import born
 from tests.store.test_postgres import database as database  # noqa: PLC0414
 from tests.store.test_postgres import turn
