@@ -83,3 +83,5 @@ async def test_attempts_are_counted_in_the_journal_also_after_a_retry_by_hand(on
     assert found["last_failure"].endswith("not yet 2")
     await on.steer(create.op, "cancel")
     await create.task
+    left = await explained(on, create.op)
+    assert (left["attempts"], left["last_failure"]) == (0, ""), "those of a state that was left are over"
