@@ -1,16 +1,20 @@
 """
 JSON columns of a row, parsed. What is no JSON was written by somebody else than us: `parsed` refuses such a row, `readable`
-leaves it out and says so, for those who show what there is.
+leaves it out and says so, for those who show what there is, `undamaged` leaves it alone, for those who go on with all.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any, Final
 
 from mcpg.errors import Damaged
 from mcpg.store.database import Row
 
+log = logging.getLogger("mcpg.store")
+
+_TOLD: set[str] = set()  # ids of rows that were logged
 _JSON: Final = frozenset({"spec", "previous", "endpoints", "host", "facts", "data"})
 _OBJECTS: Final = frozenset({"spec", "facts", "data"})
 
@@ -29,6 +33,19 @@ def readable(row: Row) -> Row:
     return parsed({k: "{}" if k in _OBJECTS and k in lost else None if k in lost else v for k, v in row.items()}) | {
         "damaged": lost
     }
+
+
+def undamaged(rows: list[Row]) -> list[Row]:
+    """Those that `parsed` takes: one that nobody can read must not keep the others waiting. It is logged, once."""
+    taken: list[Row] = []
+    for row in rows:
+        try:
+            taken.append(parsed(row))
+        except Damaged as exc:
+            if row["id"] not in _TOLD:
+                _TOLD.add(row["id"])
+                log.error("%s, and is left alone: %s; mcpg-ctl audit verify", exc.what, exc.cause)  # noqa: TRY400
+    return taken
 
 
 def _load(column: str, text: Any) -> Any:

@@ -14,7 +14,7 @@ from mcpg.errors import NotFound, Usage
 from mcpg.store import missed
 from mcpg.store.database import Database, Row
 from mcpg.store.journal import LEASE_S, ROWS, Line
-from mcpg.store.parsed import parsed, readable
+from mcpg.store.parsed import parsed, readable, undamaged
 from mcpg.store.sql import marks
 
 IN_ONE_READ = 512  # subjects
@@ -156,7 +156,7 @@ async def recent_operations(db: Database, limit: int) -> list[Row]:
 
 async def open_operations(db: Database) -> list[Row]:
     """All that are not in a final state, oldest first."""
-    return await _many(db, "SELECT * FROM operation WHERE finished_at IS NULL ORDER BY created_at")
+    return undamaged(await db.many("SELECT * FROM operation WHERE finished_at IS NULL ORDER BY created_at"))
 
 
 async def last_operation(db: Database, instance_id: str) -> Row | None:
@@ -365,16 +365,13 @@ async def claimable(db: Database, limit: int, *, runs_gateways: bool) -> list[Ro
     """
     only = "" if runs_gateways else " AND instance_id IN (SELECT id FROM instance WHERE managed=0)"
     living = f"SELECT epoch FROM replica WHERE seen_at>{db.clock_sql}-{int(LEASE_S * 1e6)}"  # noqa: S608
-    return await _all(
-        db, "SELECT * FROM operation WHERE lease_until IS NOT NULL"  # noqa: S608
-        f" AND (lease_owner IS NULL OR lease_owner NOT IN ({living})){only} ORDER BY lease_until, id LIMIT ?", limit,
-    )  # fmt: skip
+    text = "SELECT * FROM operation WHERE lease_until IS NOT NULL AND (lease_owner IS NULL OR lease_owner NOT IN"
+    return undamaged(await db.rows(f"{text} ({living})){only} ORDER BY lease_until, id LIMIT ?", limit))
 
 
 async def leased_to(db: Database, epoch: str) -> list[Row]:
-    return await _many(
-        db, "SELECT * FROM operation WHERE lease_owner=? AND lease_until IS NOT NULL ORDER BY created_at", epoch
-    )
+    text = "SELECT * FROM operation WHERE lease_owner=? AND lease_until IS NOT NULL ORDER BY created_at"
+    return undamaged(await db.many(text, epoch))
 
 
 async def raw_lines(db: Database, after: int, limit: int) -> list[Row]:

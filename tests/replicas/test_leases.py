@@ -10,7 +10,7 @@ import pytest
 from mcpg.errors import Conflict, Unavailable
 from mcpg.machines import provision
 from mcpg.store import journal, lease, reads
-from mcpg.store.journal import Fire
+from mcpg.store.journal import Also, Fire
 from mcpg.store.lease import AT_ONCE
 from tests.bounds import BOUND_S
 from tests.engine.fakes import Scripted
@@ -283,3 +283,17 @@ async def test_a_copied_state_directory_gets_a_name_of_its_own(replicas: Start) 
     assert first.engine.leases.me.id != was
     assert (first.state_dir / "replica-id").read_text().strip() == first.engine.leases.me.id
     assert {r["epoch"] for r in await reads.replicas(second.db)} == {first.epoch, second.epoch, "e-twin"}
+
+
+@pytest.mark.damages
+async def test_a_sweep_takes_what_can_be_read(replicas: Start) -> None:
+    works = held(2)
+    first, second = await replicas(2, given=works)
+    lost, whole = [await first.ask(name) for name in ("edge-1", "edge-2")]
+    await entered(works[0])
+    first.crash()
+    await second.db.writer.execute(Also("UPDATE operation SET spec='{' WHERE id=?", (lost,), expect=1))
+    await time_passes(second, first.epoch)
+    let_go(works[1])
+    await second.sees(whole, "ready")
+    assert (await second.says(lost))["lease_owner"] == first.epoch
