@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mcpg.machines import cluster
-from mcpg.store.database import Database
+from mcpg.store.database import Database, Where
 from mcpg.store.journal import Birth, Line
 from tests.conftest import BOTH, NewDatabase
 
@@ -19,8 +19,28 @@ def database(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def db(new_database: NewDatabase) -> AsyncIterator[Database]:
-    opened = await Database.open(new_database())
+def where(new_database: NewDatabase) -> Where:
+    """The database of this test."""
+    return new_database()
+
+
+@pytest.fixture
+def url(where: Where) -> str:
+    """Of a database on PostgreSQL."""
+    return str(where)
+
+
+@pytest.fixture
+async def db(where: Where) -> AsyncIterator[Database]:
+    opened = await Database.open(where)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def other(where: Where) -> AsyncIterator[Database]:
+    """A second control plane's, on the same database."""
+    opened = await Database.open(where)
     yield opened
     await opened.close()
 
@@ -30,11 +50,3 @@ async def born(db: Database, name: str = "c1") -> Line:
     return (
         await db.writer.submit([Birth(cluster.MACHINE, name, {"name": name, "live_name": name, **COLUMNS}, "test")])
     )[0]
-
-
-@pytest.fixture
-async def other(url: str) -> AsyncIterator[Database]:
-    """A second control plane's, on the database of the file that asks for it."""
-    opened = await Database.open(url)
-    yield opened
-    await opened.close()

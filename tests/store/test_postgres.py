@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -17,29 +16,12 @@ from mcpg.store.database import Database
 from mcpg.store.journal import Also, Fire, Line, line_hash
 from mcpg.store.postgres_link import JOURNAL_LOCK
 from tests.bounds import BOUND_S
-from tests.conftest import NewDatabase
 from tests.postgres import Server
 from tests.store.conftest import born
 
+pytestmark = pytest.mark.parametrize("database", ["postgres"])
 C = cluster.MACHINE
 ROUNDS = 40
-
-
-@pytest.fixture
-def database() -> str:
-    return "postgres"
-
-
-@pytest.fixture
-def url(new_database: NewDatabase) -> str:
-    return str(new_database())
-
-
-@pytest.fixture
-async def db(url: str) -> AsyncIterator[Database]:
-    opened = await Database.open(url)
-    yield opened
-    await opened.close()
 
 
 def turn(name: str, version: int, **more: object) -> Fire:

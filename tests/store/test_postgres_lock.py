@@ -14,9 +14,9 @@ from mcpg.store.database import Database
 from mcpg.store.postgres_link import JOURNAL_LOCK
 from tests.bounds import BOUND_S
 from tests.store.conftest import born
-from tests.store.test_postgres import database as database  # noqa: PLC0414
 from tests.store.test_postgres import turn
-from tests.store.test_postgres import url as url  # noqa: PLC0414
+
+pytestmark = pytest.mark.parametrize("database", ["postgres"])
 
 
 async def beginning(con: Any) -> None:

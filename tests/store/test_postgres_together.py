@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -20,28 +19,11 @@ from mcpg.store.postgres_link import INDEXED, JOURNAL_LOCK, connect
 from mcpg.store.reads import history
 from mcpg.store.sql import for_many
 from tests.bounds import BOUND_S
-from tests.conftest import NewDatabase
 from tests.store.conftest import COLUMNS, born
 from tests.store.test_postgres import turn
 
+pytestmark = pytest.mark.parametrize("database", ["postgres"])
 C = cluster.MACHINE
-
-
-@pytest.fixture
-def database() -> str:
-    return "postgres"
-
-
-@pytest.fixture
-def url(new_database: NewDatabase) -> str:
-    return str(new_database())
-
-
-@pytest.fixture
-async def db(url: str) -> AsyncIterator[Database]:
-    opened = await Database.open(url)
-    yield opened
-    await opened.close()
 
 
 async def test_what_is_remembered_of_a_row_is_compared_with_it(db: Database, other: Database) -> None:
