@@ -19,7 +19,10 @@ _OPERATIONS = (
     "SELECT machine, kind, state, count(*) FROM operation GROUP BY machine, kind, state ORDER BY machine, kind, state"
 )
 _CLUSTERS = "SELECT state, count(*) FROM cluster GROUP BY state ORDER BY state"
-_INSTANCES = "SELECT id, json_extract(spec, '$.replicas') FROM instance WHERE deleted_at IS NULL"
+_INSTANCES = (
+    "SELECT id, CASE WHEN json_valid(spec) THEN json_extract(spec, '$.replicas') END FROM instance"
+    " WHERE deleted_at IS NULL"
+)
 _AGENTS = (
     "SELECT a.instance_id, a.replica, a.state FROM agent a JOIN instance i ON i.id = a.instance_id"
     " WHERE i.deleted_at IS NULL"

@@ -108,3 +108,11 @@ def test_a_log_without_its_index_is_not_read_past(ctl: Ctl, database: sqlite3.Co
         "cp-state.db-wal lies there without its -shm: mcpg-ctl serve folds it in",
     )
     assert sorted(path.name for path in state.iterdir()) == ["cp-state.db", "cp-state.db-wal"]
+
+
+def test_a_spec_that_is_no_json_is_counted_as_one_replica(ctl: Ctl, database: sqlite3.Connection) -> None:
+    with database:
+        database.execute("UPDATE instance SET spec='{' WHERE id='b'")
+    found = ctl("status", "-o", "json").json
+    assert found["database"]["error"] == ""
+    assert sum(found["instances"].values()) == 2
