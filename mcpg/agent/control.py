@@ -122,7 +122,9 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
         agent = await reads.find_agent(self._db, who.agent_id)
         if agent is None:
             await _abort(context, NotSignedIn("this gateway is not enrolled here any more"))
-        session = Session(who.agent_id, agent["instance_id"], who.generation, who.expires_at, agent["replica"])
+        session = Session(
+            who.agent_id, agent["instance_id"], who.generation, who.expires_at, agent["replica"], is_held=True
+        )
         session.version = agent["version"]
         await context.send_initial_metadata(())
         try:
@@ -136,6 +138,8 @@ class AgentControl(agent_pb2_grpc.AgentControlServicer):
             except McpgError as exc:
                 await _abort(context, exc)
             faults.reach("session:after:open")
+            await self._agents.until_begun(session.instance_id, session.replica)
+            session.is_held = False
             # The assigned config on every open: a gateway does not apply what it kept from last time.
             await self._sessions.push(session.instance_id)
             self._rotate_if_due(session)

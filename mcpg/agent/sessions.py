@@ -39,7 +39,7 @@ class Counters:
 class Session:
     """
     One open channel. `pushed_hash` is the config it was last sent on this channel, `pushed_by` the push that did; `version`
-    is the agent's when the channel opened.
+    is the agent's when the channel opened. While `is_held` it is sent no config.
     """
 
     agent_id: str
@@ -53,6 +53,7 @@ class Session:
     pushed_by: int = 0
     received_hash: str = ""
     version: int = 0
+    is_held: bool = False
 
 
 def config_update(config_hash: str, rendered: str) -> pb.ServerMessage:
@@ -175,7 +176,7 @@ class Sessions:
         sent = 0
         for session in self._by_instance.get(instance_id, set()):
             config = configs.get(session.replica)
-            if session.pushed_by > mine or config is None:
+            if session.pushed_by > mine or config is None or session.is_held:
                 continue
             session.pushed_by = mine
             if session.pushed_hash != config["rendered_sha256"]:

@@ -2,8 +2,9 @@
 Gateways that run and dial a control plane that is gone: an agent knows one address, so nobody can reach them.
 
 Only where several control planes share a database, without a load balancer in front of their gRPC ports. An operation that
-needs such a gateway has it started anew, here (`gather`); one that nobody works on is left alone for a minute, for its
-control plane may come back, and is recovered then (`patrol`). It serves meanwhile, so replicas are started anew one by one.
+needs such a gateway, or one that will never listen where it should, has it started anew, here (`gather`). One that nobody
+works on is left alone for a minute, for its control plane may come back, and is recovered then (`patrol`). It serves
+meanwhile, so replicas are started anew one by one.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ async def gather(
         if not needed - lost <= now.serving:
             return None
         lost = frozenset({min(lost)})
+    is_deaf = bool(lost & now.deaf)
+    why = "the one before it did not listen where it should" if is_deaf else "the control plane that it dialled is gone"
     placed, _ = await rolling.converge(
         engine, op, op.spec["replicas"], f"{op.id}-adrift-{op.version}", only=lost, stops=False
     )
@@ -42,7 +45,7 @@ async def gather(
     return Outcome(
         provision.Event.OBSERVED,
         facts=seen,
-        reason=f"{words}; the control plane that it dialled is gone",
+        reason=f"{words}; {why}",
         also=(writes.set_endpoints(op.instance_id, [e for p in placed for e in p.endpoints]),),
     )
 

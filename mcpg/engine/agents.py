@@ -31,6 +31,7 @@ from mcpg.store.journal import Also, Birth, Fire, Step, canonical
 
 log = logging.getLogger("mcpg.agents")
 
+BEGUN_STEP_S = 0.02
 REPLICA_TOKEN_S = 3600  # a replica enrols within seconds; its token may be presented again by the same replica
 
 Row = dict[str, Any]
@@ -212,6 +213,15 @@ class Agents:
         )
         self._clocks.mind(agent_id)
         self._engine.evidence(agent["instance_id"])
+
+    async def until_begun(self, instance_id: str, replica: int) -> None:
+        """
+        Until a replica that was started here a moment ago listens, or should long since. A real gateway that is sent a config
+        sooner, as on a machine that is overloaded, listens where that config says and not where it was told to.
+        """
+        provisioner = self._engine.provisioner
+        while provisioner is not None and provisioner.is_starting(instance_id, replica):  # noqa: ASYNC110 - nobody tells us
+            await asyncio.sleep(BEGUN_STEP_S)
 
     async def heard(self, agent_id: str) -> None:
         """A heartbeat, or anything that proves life. No write while nothing changes."""

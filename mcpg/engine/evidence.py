@@ -118,9 +118,8 @@ async def _look_serving(engine: Core, op: Operation, memory: Memory) -> Look:
             return Look(await _rejected(engine, op, agent))
     seen = _seen(engine, op, now, told, len(memory.served))
     summary = _summary(op, step, now, seen)
-    if (lost := needed & engine.adrift(op.instance_id) - now.serving) and (
-        outcome := await adrift.gather(engine, op, lost, needed, now, seen)
-    ):
+    lost = (engine.adrift(op.instance_id) - now.serving) | now.deaf
+    if needed & lost and (outcome := await adrift.gather(engine, op, needed & lost, needed, now, seen)):
         return Look(outcome)
     if needed <= now.serving:
         if following is not None:

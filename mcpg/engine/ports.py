@@ -58,12 +58,16 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One probe of one replica's endpoint: `detail` says what was asked and answered, `ms` how long it took."""
+    """
+    One probe of one replica's endpoint: `detail` says what was asked and answered, `ms` how long it took. `deaf`: nobody will
+    ever reach it there, however long one waits.
+    """
 
     replica: int
     ok: bool
     detail: str
     ms: float = 0.0
+    deaf: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,9 @@ class Provisioner(Protocol):
 
     def dials(self, instance_id: str) -> dict[int, str]:
         """Of the replicas that run, the gRPC URL of the control plane that each was told of, where that is known. Cheap."""
+
+    def is_starting(self, instance_id: str, number: int) -> bool:
+        """Whether that replica's process has begun a moment ago and is not at its endpoint yet. Cheap."""
 
     async def keep(self, instance_id: str, config: str) -> None:
         """`config` was acknowledged as active: from now on it is what a replica boots with."""

@@ -38,6 +38,11 @@ class Rollcall:
         return frozenset(a.replica for a in self.answers if a.ok)
 
     @property
+    def deaf(self) -> frozenset[int]:
+        """Those that no wait will bring to their endpoint."""
+        return frozenset(a.replica for a in self.answers if a.deaf)
+
+    @property
     def serving(self) -> frozenset[int]:
         return self.active & self.answering
 

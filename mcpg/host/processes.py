@@ -325,6 +325,11 @@ def is_deaf(port: int, identity: Identity, marker: str) -> bool:
     return owner == "other" or (owner == "" and _age_s(identity) >= BIND_S)
 
 
+def is_starting(port: int, identity: Identity, marker: str) -> bool:
+    """Whether this living process may still be on its way to 127.0.0.1:*port*."""
+    return _age_s(identity) < BIND_S and listener(port, identity, marker) == ""
+
+
 def _age_s(identity: Identity) -> float:
     """Seconds since this process of this boot began."""
     up = float(Path("/proc/uptime").read_text().split()[0])

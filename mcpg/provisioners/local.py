@@ -143,17 +143,14 @@ class Local:
     async def alive(self, instance_id: str) -> frozenset[int] | None:
         """A look at the records and at /proc; takes no lock, so also while an apply is under way."""
         replicas = self._shelf.replicas(instance_id)
-        return frozenset(r.number for r in replicas if self._runs(r)) if replicas else None
-
-    @staticmethod
-    def _runs(replica: Replica) -> bool:
-        record = replica.record()
-        return record is not None and processes.is_alive(record.identity, replica.marker)
+        return frozenset(r.number for r in replicas if r.running()) if replicas else None
 
     def dials(self, instance_id: str) -> dict[int, str]:
-        return {
-            r.number: r.control_plane for r in self._shelf.replicas(instance_id) if r.control_plane and self._runs(r)
-        }
+        replicas = self._shelf.replicas(instance_id)
+        return {r.number: r.control_plane for r in replicas if r.control_plane and r.running()}
+
+    def is_starting(self, instance_id: str, number: int) -> bool:
+        return self._shelf.replica(instance_id, number).is_starting()
 
     async def keep(self, instance_id: str, config_text: str) -> None:
         """Rewrites the boot files. A running gateway does not read its file again: it got *config_text* by push."""
@@ -357,14 +354,15 @@ class Local:
 
     async def _ask(self, replica: Replica) -> Answer:
         began = asyncio.get_running_loop().time()
-        record = replica.record()
-        if record is None or not processes.is_alive(record.identity, replica.marker):
+        record = replica.running()
+        if record is None:
             return Answer(replica.number, ok=False, detail="not running")
         owner = processes.listener(replica.port, record.identity, replica.marker)
         if owner != "ours":
             where = f"127.0.0.1:{replica.port}"
             detail = f"another process listens on {where}" if owner else f"does not listen on {where} yet"
-            return Answer(replica.number, ok=False, detail=detail)
+            deaf = processes.is_deaf(replica.port, record.identity, replica.marker)
+            return Answer(replica.number, ok=False, detail=detail, deaf=deaf)
         self._release(replica.key)
         ok, detail = await ask_health(replica.port)
         return Answer(

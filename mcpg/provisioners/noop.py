@@ -29,6 +29,9 @@ class Noop:
     async def alive(self, instance_id: str) -> frozenset[int] | None:
         return None
 
+    def is_starting(self, instance_id: str, number: int) -> bool:
+        return False
+
     def dials(self, instance_id: str) -> dict[int, str]:
         return {}
 

@@ -49,6 +49,16 @@ class Replica:
     instance_id: str
     number: int
 
+    def running(self) -> Record | None:
+        """Of its process, where one runs."""
+        record = self.record()
+        return record if record is not None and processes.is_alive(record.identity, self.marker) else None
+
+    def is_starting(self) -> bool:
+        """Whether its process began a moment ago and does not listen yet."""
+        record = self.running()
+        return record is not None and processes.is_starting(self.port, record.identity, self.marker)
+
     @property
     def key(self) -> tuple[str, int]:
         return self.instance_id, self.number

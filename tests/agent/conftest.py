@@ -220,6 +220,7 @@ class Paper:
         self.removed: list[str] = []
         self.on_remove: Callable[[], Any] = lambda: None
         self.on_exit: Callable[[Exited], None] = lambda _: None
+        self.starting: set[int] = set()
         self._placed: dict[tuple[str, int], Placed] = {}
 
     async def start(self, on_exit: Callable[[Exited], None]) -> None:
@@ -238,6 +239,9 @@ class Paper:
 
     async def probe(self, instance_id: str) -> tuple[Answer, ...]:
         return tuple(Answer(n, ok=True, detail="200") for i, n in self._placed if i == instance_id)
+
+    def is_starting(self, instance_id: str, number: int) -> bool:
+        return number in self.starting
 
     def dials(self, instance_id: str) -> dict[int, str]:
         return {}

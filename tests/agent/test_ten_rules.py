@@ -364,3 +364,24 @@ async def test_rule_10_a_delete_needs_no_obedience(start_plane: StartPlane, dial
         assert paper.removed == [uid]
         assert await plane.instances() == []
         assert await one.dial().end() == CODE.UNAUTHENTICATED
+
+
+async def test_a_gateway_is_sent_no_config_before_it_listens(start_plane: StartPlane, dial: Make) -> None:
+    """A real one that hears its config sooner listens where that says. A push that comes meanwhile waits too."""
+    async with start_plane(given=(paper := Paper())) as plane:
+        paper.starting = {1}
+        publishing = asyncio.create_task(plane.publish("edge-1", config_toml="mcp: {}\n"))
+        uid, token = await paper.tokens.get()
+        one = dial(plane.grpc)
+        await one.register(token, uid=uid)
+        stream = await one.connect()
+        await settled(plane, one.agent_id, "online")
+        instance = uid.partition(".")[0]
+        assert await plane.control.sessions.push(instance) == 0
+        session = plane.control.sessions.of(one.agent_id)
+        assert session is not None
+        assert (session.is_held, session.outbox.empty()) == (True, True)
+        paper.starting = set()
+        config = await stream.hear_config()
+        await stream.ack(config.config_hash)
+        assert (await publishing)[-1]["state"] == "ready"

@@ -75,6 +75,9 @@ class Scripted:
     async def alive(self, instance_id: str) -> frozenset[int] | None:
         return None
 
+    def is_starting(self, instance_id: str, number: int) -> bool:
+        return False
+
     def dials(self, instance_id: str) -> dict[int, str]:
         return {}
 

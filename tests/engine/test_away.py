@@ -81,6 +81,7 @@ async def test_one_that_does_not_come_back_in_that_time_is_late(
         assert waited >= 61  # its 60 s, and the one it is late by
 
 
+@pytest.mark.damages  # a row's end is told by one clock, its last line by another
 async def test_who_stood_still_past_the_deadline_listens_before_it_calls_a_gateway_late(
     start_plane: StartPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
