@@ -291,7 +291,9 @@ class Appender:
         if not groups or not self._is_often(groups):
             return ""
         name = await prepared.name_of(con, for_all(await self._parts(groups)))
-        return f"EXECUTE {name}({','.join([literal(_json(statements)) for _, statements in groups])})"
+        text = f"EXECUTE {name}({','.join([literal(_json(statements)) for _, statements in groups])})"
+        text.encode()  # what is no UTF-8 is refused here: asyncpg would give up the connection over it
+        return text
 
     def _is_often(self, groups: list[Group]) -> bool:
         met = tuple([sql for sql, _ in groups])

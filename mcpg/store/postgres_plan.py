@@ -99,11 +99,16 @@ class _Touched:
 
     def note(self, row: tuple[str, Any] | None, wave: int, sql: str) -> None:
         if row is None:
-            self._whole = (wave, sql)
+            self._whole = _later(self._whole, (wave, sql))
         else:
-            self._rows[row] = (wave, sql)
+            self._rows[row] = _later(self._rows.get(row), (wave, sql))
             if self._columns.get(row[0], -1) < wave:
                 self._columns[row[0]] = wave
+
+
+def _later(last: _Last | None, this: _Last) -> _Last:
+    """Of those that only add one may come into a wave before the last: who follows has to follow that one too."""
+    return this if last is None or this[0] >= last[0] else last
 
 
 def _is_summed(one: Statement, other: Statement) -> bool:

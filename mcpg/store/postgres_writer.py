@@ -19,6 +19,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import asyncpg
@@ -61,7 +62,8 @@ PREPARED = 128  # batches of different texts that a connection keeps prepared
 _MYSELF = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid=pg_backend_pid()"
 _END_OF = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid=$1 AND backend_start=$2"
 _IS_WRITTEN = "SELECT 1 FROM journal WHERE subject=$1 AND seq=$2 AND hash=$3"
-BACKOFF_S = (0.0, 0.1, 0.3)  # before each attempt at a batch of which nothing can have been written
+# Before each attempt. A batch that may have been written is looked for until CONNECT_S are over, any other as often as this.
+BACKOFF_S = (0.0, 0.1, 0.3)
 
 
 Fates = list[list[Line] | BaseException]
@@ -147,8 +149,8 @@ class PostgresWriter(JournalWriter):
         failure: Unavailable
         lost: _CommitLost | None = None
         end = asyncio.get_running_loop().time() + CONNECT_S
-        for pause in BACKOFF_S:
-            await asyncio.sleep(pause)
+        for attempt in count(1):
+            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S)) - 1])
             try:
                 fates = await self._transaction(units, lost)
             except _CommitLost as exc:
@@ -168,7 +170,7 @@ class PostgresWriter(JournalWriter):
             else:
                 self.commits += 1
                 return [(future, fate) for (_, future), fate in zip(batch, fates, strict=True)]
-            if asyncio.get_running_loop().time() > end:
+            if asyncio.get_running_loop().time() > end or (lost is None and attempt == len(BACKOFF_S)):
                 break
         log.error("journal: a batch of %d was not acknowledged: %s", len(batch), failure.cause)
         return [(future, failure) for _, future in batch]

@@ -8,6 +8,7 @@ orgs, environments and tokens are in tenancy.py, those of clusters in fleet.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any
 
 from mcpg.errors import NotFound, Usage
@@ -359,14 +360,17 @@ async def replicas(db: Database) -> list[Row]:
 
 
 async def claimable(db: Database, limit: int, *, runs_gateways: bool) -> list[Row]:
-    """
-    Open operations that are free, or whose holder is silent, the longest so first. One that cannot run gateways takes
-    those only that need no provisioner: of gateways that enrolled themselves.
-    """
+    """Free ones, or of a silent holder, the longest so first; to who runs no gateways those of enrolled gateways alone."""
     only = "" if runs_gateways else " AND instance_id IN (SELECT id FROM instance WHERE managed=0)"
     living = f"SELECT epoch FROM replica WHERE seen_at>{db.clock_sql}-{int(LEASE_S * 1e6)}"  # noqa: S608
-    text = "SELECT * FROM operation WHERE lease_until IS NOT NULL AND (lease_owner IS NULL OR lease_owner NOT IN"
-    return undamaged(await db.rows(f"{text} ({living})){only} ORDER BY lease_until, id LIMIT ?", limit))
+    text = f"SELECT * FROM operation WHERE lease_until IS NOT NULL AND (lease_owner IS NULL OR lease_owner NOT IN ({living}))"  # noqa: S608
+    found: list[Row] = []
+    for page in count():  # damaged rows stay free, and come first: there may be others behind a page of them
+        rows = await db.rows(f"{text}{only} ORDER BY lease_until, id LIMIT ? OFFSET ?", limit, page * limit)
+        found += undamaged(rows)
+        if len(rows) < limit or len(found) >= limit:
+            break
+    return found[:limit]
 
 
 async def leased_to(db: Database, epoch: str) -> list[Row]:
