@@ -75,8 +75,8 @@ async def edit(url: str, sql: str, *params: Any) -> int:
 class Server:
     """A running PostgreSQL. `fresh()` makes a database with every migration applied, `empty()` one without any."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, log: Path) -> None:
+        self.port, self.log = port, log
         self._numbers = itertools.count(1)
         self._has_template = False
         self._copies = ""  # how a template is copied
@@ -163,7 +163,7 @@ def serving(options: tuple[str, ...] = QUICK) -> Iterator[Server]:
     try:
         if not is_ready.wait(BOUND_S) or server.poll() is not None:
             pytest.fail(f"PostgreSQL did not start: {said.read_text()}", pytrace=False)
-        yield Server(port)
+        yield Server(port, said)
     finally:
         server.send_signal(signal.SIGQUIT)
         server.wait(BOUND_S)

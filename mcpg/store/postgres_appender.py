@@ -46,6 +46,9 @@ Connection = Any  # asyncpg.Connection: it comes without types
 
 REMEMBERED = 4096  # rows
 OFTEN = 3  # times that texts were seen together before they become one statement: to prepare it costs most
+# What is written to these may hold secrets. A server logs the text of a statement that fails, with its literals: so the
+# session is told of them before, as parameters, which are not logged.
+SECRET = frozenset({"config_version", "keyring"})
 # What companions may set, which does not change a row's version: with that, all of a Head.
 _SAME = (
     " AND attempt=? AND deadline_at IS NOT DISTINCT FROM ? AND lease_owner IS NOT DISTINCT FROM ?"
@@ -291,8 +294,17 @@ class Appender:
         if not groups or not self._is_often(groups):
             return ""
         name = await prepared.name_of(con, for_all(await self._parts(groups)))
-        text = f"EXECUTE {name}({','.join([literal(_json(statements)) for _, statements in groups])})"
+        given, secrets = [], []
+        for sql, statements in groups:
+            if access(sql)[0].table in SECRET:
+                secrets.append(_json(statements))
+                given.append(f"current_setting('mcpg.secret_{len(secrets)}')::json")
+            else:
+                given.append(literal(_json(statements)))
+        text = f"EXECUTE {name}({','.join(given)})"
         text.encode()  # what is no UTF-8 is refused here: asyncpg would give up the connection over it
+        if secrets:
+            await con.execute(_told(len(secrets)), *secrets)
         return text
 
     def _is_often(self, groups: list[Group]) -> bool:
@@ -351,6 +363,11 @@ def _check(count: int, statements: list[Statement]) -> None:
 
 def _refused(step: Birth | Also) -> Callable[[str], McpgError]:
     return lambda cause: refusal(step, cause)
+
+
+@lru_cache(maxsize=8)
+def _told(count: int) -> str:
+    return "SELECT " + ",".join([f"set_config('mcpg.secret_{n}',${n},false)" for n in range(1, count + 1)])
 
 
 @lru_cache(maxsize=256)

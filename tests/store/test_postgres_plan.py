@@ -13,12 +13,12 @@ from mcpg.store.database import Database
 from mcpg.store.journal import Also, Line
 from mcpg.store.postgres_link import connect
 from tests.bounds import BOUND_S
+from tests.postgres import Server
 from tests.store.conftest import born
 from tests.store.test_postgres import turn
 from tests.store.test_postgres_together import at_once, often, taken
-from tests.store.test_postgres_together import database as database  # noqa: PLC0414
-from tests.store.test_postgres_together import db as db  # noqa: PLC0414
-from tests.store.test_postgres_together import url as url  # noqa: PLC0414
+
+pytestmark = pytest.mark.parametrize("database", ["postgres"])
 
 
 async def test_what_sets_a_counter_comes_behind_all_that_add_to_it(db: Database) -> None:
@@ -131,3 +131,29 @@ async def test_a_lost_answer_is_looked_up_also_when_the_database_takes_a_while_t
     Cut(db, "BEGIN", "after")
     assert (await db.writer.fire(turn("c1", version))).seq == version + 1
     assert await db.rows("SELECT version FROM cluster") == [{"version": version + 1}]
+
+
+async def test_a_batch_that_fails_leaves_no_config_in_the_servers_log(
+    db: Database, other: Database, postgres: Server
+) -> None:
+    """The server logs a statement that fails, and its literals with it; a config may hold secrets."""
+    await born(db)
+
+    def config(number: int) -> Also:
+        return writes.insert_config(
+            "i1", number, f"raw SESAME {number}", "h", f"rendered SESAME {number}", "h", "op", 1
+        )
+
+    for version in range(1, 6):
+        await db.writer.submit([turn("c1", version), config(version)])
+    await other.writer.fire(turn("c1", 6))
+    before = at_once(db)
+    with pytest.raises(Conflict):
+        await db.writer.submit([turn("c1", 6), config(6)])
+    await db.writer.submit([turn("c1", 7), config(7)])
+    assert at_once(db) > before
+    found = await db.rows("SELECT raw_text,rendered FROM config_version ORDER BY version DESC LIMIT 2")
+    assert [row["raw_text"] for row in found] == ["raw SESAME 7", "raw SESAME 5"]
+    said = postgres.log.read_text()
+    assert "division by zero" in said, "or this looks at the wrong log"
+    assert "SESAME" not in said
