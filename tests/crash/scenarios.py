@@ -92,7 +92,9 @@ async def rejected(site: Site) -> None:
 
 
 async def unanswered(site: Site) -> None:
-    ends(await site.create("create", "edge-1", config_toml=ECHO), "failed")
+    """No channel opens in time. Killed before that is written, who comes back listens first, and may hear the gateway then."""
+    event = await site.create("create", "edge-1", config_toml=ECHO)
+    assert event["state"] in {"failed", "ready"}, event
 
 
 async def superseded(site: Site) -> None:
