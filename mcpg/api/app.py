@@ -19,7 +19,7 @@ from sanic.response import BaseHTTPResponse
 
 from mcpg import __version__
 from mcpg.api import audit, clusters, gateways, instances, machines, operations, replicas, tenancy, tokens
-from mcpg.api.context import McpgRequest, Server, answer, host_of, query, server
+from mcpg.api.context import McpgRequest, Server, answer, host_of, query, segment, server
 from mcpg.errors import Forbidden, McpgError, NotFound, Usage
 from mcpg.store import reads, writes
 from mcpg.wire.fleet import Ready
@@ -101,6 +101,7 @@ def guard(request: Request) -> HTTPResponse | None:
         return None
     if request.route is not None and request.path.startswith("/v1/") and request.route.path not in QUERIED:
         query(request)
+    request.match_info = {name: segment(value) for name, value in request.match_info.items()}
     allowed = server(request).allowed_hosts
     if allowed is None:
         return None

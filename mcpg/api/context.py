@@ -6,7 +6,7 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ValidationError
 from sanic import Request
@@ -71,8 +71,23 @@ def actor(request: Request) -> str:
     return "local"
 
 
+def segment(sent: str) -> str:
+    """
+    A segment of a path as it was meant: percent-encoding undone, once. Routes are matched before, so an encoded `/` stays
+    in its place. Raises Usage for what is no text, or holds what no name can and no database stores.
+    """
+    try:
+        meant = unquote(sent, errors="strict")
+    except UnicodeDecodeError:
+        meant = "\0"
+    if "\0" in meant:
+        cause = "percent-encoded is UTF-8 without NUL"
+        raise Usage(f"{sent[:60]!r} in the path cannot be read", cause=cause, hint="the routes are in docs/api.md")
+    return meant
+
+
 def slug(value: str, what: str) -> str:
-    """*value*, if it is a slug. Segments arrive as they were sent: nothing is decoded before this check."""
+    """*value*, if it is a slug."""
     if not SLUG.fullmatch(value):
         raise BadSlug(
             f"{what} {value[:60]!r} is not a slug",

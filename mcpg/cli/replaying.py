@@ -11,14 +11,13 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcpg.cli import files, history, render, resolve
+from mcpg.cli import definitions, history, render, resolve
 from mcpg.cli.inputs import connect
 from mcpg.cli.operate import FLEET
 from mcpg.cli.parse import Line
-from mcpg.errors import BadSpec, NotFound, Usage
+from mcpg.errors import BadSpec, Usage
 
 if TYPE_CHECKING:
     from mcpg.cli.resolve import Values
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 FORMAT = "mcpg-operation/2"
 _MOST = 256 * 1024 * 1024  # bytes of an export: some 400,000 lines
-_DEFINITION_MOST = 1024 * 1024
 _OK, _FAILED = 0, 1
 _PAGE = 160  # columns of a sentence that is not shown on a terminal
 
@@ -38,7 +36,7 @@ def replay(line: Line) -> int:
     document = _document(values)
     operation = document["operation"]
     found, fold = judged(
-        document, under=definition(values.definition) if values.definition else None, until=values.until
+        document, under=definitions.definition(values.definition) if values.definition else None, until=values.until
     )
     width = render.terminal_width()
     render.emit(
@@ -56,8 +54,8 @@ def _document(values: Values) -> dict[str, Any]:
     if ref == "-":
         said = sys.stdin.buffer.read(_MOST + 1)
         where = "stdin"
-    elif is_file(ref):
-        said, where = _file(ref, _MOST), ref
+    elif definitions.is_file(ref):
+        said, where = definitions.content(ref, _MOST, _FILE), ref
     else:
         with contextlib.closing(connect(values)) as api:
             said, where = api.raw(*FLEET, ref, "export"), api.url
@@ -71,6 +69,7 @@ def _document(values: Values) -> dict[str, Any]:
 
 
 _HOW = "mcpg-ctl operation export ID --file FILE"
+_FILE = "an operation's id, or a file of: " + _HOW
 
 
 def _checked(found: Any, where: str) -> dict[str, Any]:
@@ -85,39 +84,6 @@ def _checked(found: Any, where: str) -> dict[str, Any]:
     if not (isinstance(lines, list) and lines and all(isinstance(each, dict) for each in lines)):
         raise BadSpec(f"{where} is not an export", cause="it has no lines", hint=_HOW)
     return found
-
-
-def is_file(ref: str) -> bool:
-    """Whether *ref* means a file: it is one, or could be nothing else."""
-    if "/" in ref or ref.endswith(".json"):
-        return True
-    with contextlib.suppress(OSError, ValueError):
-        return Path(ref).exists()
-    return False
-
-
-def _file(name: str, most: int) -> bytes:
-    try:
-        return files.read(Path(name).expanduser(), most, pipes=True)[0]
-    except FileNotFoundError:
-        raise NotFound(f"no file {name}", hint="an operation's id, or a file of: " + _HOW) from None
-    except (OSError, ValueError, RuntimeError) as exc:
-        cause = getattr(exc, "strerror", None) or str(exc)
-        raise Usage(f"{name} cannot be read", cause=cause, hint="another FILE") from None
-
-
-def definition(name: str) -> Rules:
-    """The definition in a file: alone, or as `machine show -o json` has it. Raises NotFound, Usage or BadSpec."""
-    from mcpg.machines.replay import rules, rules_of
-
-    said = _file(name, _DEFINITION_MOST)
-    try:
-        found = json.loads(said)
-    except (ValueError, RecursionError) as exc:
-        raise BadSpec(f"{name} is not a machine definition", cause=f"it is not JSON: {exc}") from None
-    if isinstance(found, dict) and isinstance(found.get("body"), str):
-        return rules(found["body"])
-    return rules_of(found)
 
 
 # ---- what is made of it
@@ -136,18 +102,18 @@ def judged(
         if not 1 <= until <= len(lines):
             raise Usage(f"--until {until} is not one of its lines", cause=f"it has {len(lines)}", hint="--until N")
         lines = lines[:until]
-    definitions = _definitions(document)
-    fold = Fold(str(operation.get("id", "")), definitions, under)
+    held = _definitions(document)
+    fold = Fold(str(operation.get("id", "")), held, under)
     fold.feed(_entries(str(operation.get("machine", "")), lines))
     matches = None
     if until is None:
         matches = fold.finish(str(row.get("state")), row.get("version", 0), str(row.get("head_hash")))
     bad = fold.divergence.seq if fold.divergence else 0
     if not bad:  # every line holds: then what is said beside them can be held against them
-        fold.divergence = difference(document, definitions, until)
+        fold.divergence = difference(document, held, until)
     rules = fold.rules
     d = fold.divergence
-    names = [definitions[digest].label for digest in fold.used if digest in definitions]
+    names = [held[digest].label for digest in fold.used if digest in held]
     return {
         "id": fold.subject,
         "kind": str(operation.get("kind", "")),

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mcpg.cli import render, replaying, resolve
+from mcpg.cli import definitions, render, resolve
 from mcpg.cli.client import Api, RemoteError
 from mcpg.cli.history import of
 from mcpg.cli.inputs import connect
@@ -32,7 +32,7 @@ def diff(line: Line) -> int:
     values = resolve.values(line)
     from mcpg.machines.diff import compare
 
-    is_file = [replaying.is_file(ref) for ref in (values.before, values.after)]
+    is_file = [definitions.is_file(ref) for ref in (values.before, values.after)]
     with contextlib.ExitStack() as stack:
         api = None if all(is_file) else stack.enter_context(contextlib.closing(connect(values)))
         a, b = (_definition(api, ref) for ref in (values.before, values.after))
@@ -66,8 +66,8 @@ def diff(line: Line) -> int:
 
 def _definition(api: Api | None, ref: str) -> Rules:
     """From a file, or from the control plane by a machine's name, `name@hash` or a hash."""
-    if api is None or replaying.is_file(ref):
-        return replaying.definition(ref)
+    if api is None or definitions.is_file(ref):
+        return definitions.definition(ref)
     from mcpg.machines.replay import rules
 
     return rules(str(api.item("v1", "machines", "definitions", ref)["body"]))
@@ -111,13 +111,13 @@ def upgrade(line: Line) -> int:
     """
     values = resolve.values(line)
     if values.check:
-        definitions = [_body(replaying.definition(values.check))]
+        judging = [_body(definitions.definition(values.check))]
     else:
         from mcpg.machines import TABLES
 
-        definitions = [table.definition() for table in TABLES.values()]
+        judging = [table.definition() for table in TABLES.values()]
     with contextlib.closing(connect(values)) as api:
-        found = [_judged(api, each) for each in definitions]
+        found = [_judged(api, each) for each in judging]
     width = render.terminal_width()
     render.emit(
         values.output,

@@ -73,3 +73,30 @@ async def test_a_request_line_that_cannot_be_read_is_answered(
     assert said.startswith(b"HTTP/1.1 400 ")
     assert b"application/problem+json" in said
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("sent", ["provision%40", "provision@", "%70rovision%40"])
+async def test_a_segment_is_read_as_it_was_meant(plane: Plane, sent: str) -> None:
+    digest = (await plane.client.get("/v1/machines/provision")).json()["hash"]
+    answer = await plane.client.get(f"/v1/machines/definitions/{sent}{digest[:12]}")
+    assert (answer.status_code, answer.json()["definition"]) == (200, f"provision@{digest[:12]}")
+
+
+NAMES = {"edge%201%40x": "edge 1@x", "a%2Fb": "a/b", "%C3%A9dge": "édge", "50%2525": "50%25"}
+
+
+@pytest.mark.parametrize("sent", NAMES)
+@pytest.mark.parametrize(
+    "route", ["/v1/instances", "/v1/operations", "/v1/clusters", "/v1/machines", f"{ORG}/instances"]
+)
+async def test_what_is_not_there_is_told_by_the_name_that_was_meant(plane: Plane, route: str, sent: str) -> None:
+    answer = await plane.client.get(f"{route}/{sent}")
+    assert answer.status_code in (400, 404)
+    assert (NAMES[sent] in answer.json()["title"], "%20" in answer.text) == (True, False)
+
+
+@pytest.mark.parametrize("sent", ["a%00", "%FF", "%ED%A0%80"])
+async def test_a_segment_that_is_no_text_is_refused(plane: Plane, sent: str) -> None:
+    answer = await plane.client.get(f"/v1/instances/{sent}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument")
+    assert answer.json()["title"] == f"'{sent}' in the path cannot be read"
