@@ -81,9 +81,12 @@ async def readyz(request: Request) -> HTTPResponse:
         checks["database"] = (
             "ok" if parts.db.is_in_place() else "its file was deleted or replaced: restart on what is there"
         )
+        checks["writes"] = await writes.still_failing(parts.db) or "ok"
+    except McpgError as exc:
+        checks["database"] = ": ".join(filter(None, (exc.what, exc.cause)))
     except Exception as exc:  # noqa: BLE001 - whatever it is, the answer is that it is not ready, and why
         checks["database"] = f"{type(exc).__name__}: {exc}"
-    checks["writes"] = await writes.still_failing(parts.db) or "ok"
+    checks.setdefault("writes", parts.db.writer.trouble or "ok")  # no write is tried where none can go through
     if not parts.engine.leases.is_sure:
         checks["leases"] = "no heartbeat went through for too long: nothing is driven here"
     ready = checks["database"] == checks["writes"] == checks.get("leases", "ok") == "ok" and not parts.stopping

@@ -59,6 +59,7 @@ CHECKS = (
     Check("port-http", "the API's port is free or ours", server.port_http),
     Check("port-grpc", "the gateways' port is free or ours", server.port_grpc),
     Check("control-plane", "a control plane answers at the URL", server.reachable),
+    Check("ready", "the control plane can do its work", server.ready),
     Check("version", "client and control plane are of one release", server.version),
     Check("auth", "nobody gets in without credentials", server.auth),
     Check("clock", "both clocks agree", server.clock),

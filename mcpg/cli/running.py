@@ -47,6 +47,27 @@ def look(state_dir: Path, *, answer_s: float = ANSWER_S) -> Local:
     return Local("running", found, meta, time.time(), round((time.monotonic() - began) * 1000, 1))
 
 
+class Ready(NamedTuple):
+    """What /readyz said: `why` not, "" when it is."""
+
+    ready: bool
+    why: str
+
+
+def readiness(url: str, *, answer_s: float = ANSWER_S) -> Ready | None:
+    """Whether the control plane at *url* can do its work. None when what answers says nothing of it; raises Unavailable."""
+    from mcpg.cli.client import fetch
+
+    _, said = fetch("GET", f"{url.rstrip('/')}/readyz", seconds=answer_s)
+    if not isinstance(said, dict) or not isinstance(said.get("ready"), bool):
+        return None
+    checks = said.get("checks")
+    told = checks if isinstance(checks, dict) else {}
+    wrong = [f"{name}: {word}" for name, word in told.items() if isinstance(word, str) and word != "ok"]
+    wrong += ["it is stopping"] if told.get("stopping") is True else []
+    return Ready(said["ready"], "" if said["ready"] else "; ".join(wrong) or "it does not say why")
+
+
 def record(state_dir: Path) -> dict[str, Any]:
     """The file as it is, {} when there is none of ours; whether it is still true, `look` says."""
     try:

@@ -15,7 +15,8 @@ from typing import Any
 from mcpg.cli import census, peers, render, resolve
 from mcpg.cli.database import place
 from mcpg.cli.parse import Line
-from mcpg.cli.running import Local, look
+from mcpg.cli.running import Local, look, readiness
+from mcpg.errors import Unavailable
 
 _CARD = (
     "pid", "http_url", "grpc_url", "external_url", "version", "replica", "started_at", "auth_mode", "provisioner", "gateway"
@@ -52,6 +53,7 @@ def _control_plane(local: Local, now: float) -> dict[str, Any]:
     lives = local.state in ("running", "silent")
     found = {field: known.get(field) if lives else None for field in _CARD}
     started = render.epoch(found["started_at"])
+    ready, why = _readiness(local)
     return {
         "state": local.state,
         **found,
@@ -59,8 +61,21 @@ def _control_plane(local: Local, now: float) -> dict[str, Any]:
         "agents_connected": local.meta.get("agents_connected"),
         "answered_at": None if local.answered_at is None else census.rfc3339(local.answered_at),
         "answered_in_ms": local.took_ms,
+        "ready": ready,
+        "not_ready": why,
         "evidence": _evidence(local),
     }
+
+
+def _readiness(local: Local) -> tuple[bool | None, str | None]:
+    """What /readyz says, and why it says no, or why that is not known."""
+    if local.state != "running":
+        return None, None
+    try:
+        found = readiness(str(local.record.get("http_url", "")))
+    except Unavailable as exc:
+        return None, f"/readyz does not answer ({exc.cause}): its database may hang"
+    return (None, None) if found is None else (found.ready, found.why or None)
 
 
 def _evidence(local: Local) -> str:
@@ -134,7 +149,10 @@ def _head(control: dict[str, Any], now: float) -> Iterable[str]:
         "silent": f"pid {control['pid']} lives and does not answer at {control['http_url']}",
         "running": f"running, pid {control['pid']}, up {render.age(control['started_at'], now)}, {control['version']}",
     }
-    yield f"control plane    {render.clean(says[control['state']])}"
+    is_ready = control["not_ready"] is None
+    yield f"control plane    {render.clean(says[control['state']])}{'' if is_ready else ', NOT READY'}"
+    if not is_ready:
+        yield _labelled(("Not ready", f"{control['not_ready']}; mcpg-ctl doctor"))
     if control["state"] in ("running", "silent"):
         url = str(control["external_url"] or control["http_url"]).rstrip("/")
         rows = [

@@ -81,7 +81,8 @@ class Started(Local):
 class ControlPlane(Local):
     """
     The control plane of one state directory: `state` is running (it answers), silent, stale (it did not stop cleanly) or
-    stopped. `evidence` says how that is known; everything else is null where nothing runs.
+    stopped. `evidence` says how that is known; everything else is null where nothing runs. `ready` is what its /readyz says,
+    null where that is not known, and `not_ready` why it says no, else null.
     """
 
     state: Literal["running", "silent", "stale", "stopped"]
@@ -99,6 +100,8 @@ class ControlPlane(Local):
     agents_connected: int | None
     answered_at: Time | None
     answered_in_ms: float | None
+    ready: bool | None
+    not_ready: str | None
     evidence: str
 
 

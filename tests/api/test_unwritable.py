@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from mcpg.store import postgres_link
+from mcpg.errors import Unavailable
+from mcpg.store import postgres_link, reads, writes
 from tests.conftest import Plane, StartPlane
 
 
@@ -109,3 +110,19 @@ async def test_tables_that_are_gone_are_the_databases_fault(plane: Plane) -> Non
     with pytest.raises(Exception, match="cannot do it now"):
         await plane.engine.leases.renew()  # the heartbeat, 3 s later at the latest
     assert (await ready(plane))[0] == 503
+
+
+@pytest.mark.parametrize("database", ["sqlite"])
+async def test_readyz_says_why_the_database_does_not_answer_and_tries_no_write_then(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: object) -> None:
+        raise Unavailable("the database does not answer", cause="ConnectionRefusedError: refused")
+
+    monkeypatch.setattr(reads, "ping", away)
+    monkeypatch.setattr(writes, "still_failing", away)
+    answer = await plane.client.get("/readyz")
+    assert (answer.status_code, answer.json()["checks"]["database"]) == (
+        503,
+        "the database does not answer: ConnectionRefusedError: refused",
+    )

@@ -88,6 +88,7 @@ def answering(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Fake:
     """A control plane at the URL, with a cluster and nothing else to look after."""
     monkeypatch.setenv("MCPG_CP_URL", fake.url)
     fake.says("GET", "/v1/meta", data(META))
+    fake.says("GET", "/readyz", data({"ready": True, "checks": {"stopping": False, "database": "ok", "writes": "ok"}}))
     for collection in ("operations", "instances", "clusters", "machines", "stranded"):
         found = [{"name": "local", "state": "registered", "reachable": True}] if collection == "clusters" else []
         fake.says("GET", f"/v1/{collection}", data(found))

@@ -18,7 +18,7 @@ from tests.ports import free_port
 
 from .doctoring import *  # noqa: F403  fixtures
 from .doctoring import META, NOBODY, Examine, Said, stored
-from .fake import Answer, Fake, data, stream
+from .fake import SILENT, Answer, Ctl, Fake, data, stream
 
 COMM = Path("/proc/self/comm").read_text().strip()
 
@@ -121,7 +121,8 @@ def test_the_kernel_says_where_a_port_is_open(family: socket.AddressFamily, host
 def test_no_control_plane_at_the_default_is_no_fault(examine: Examine) -> None:
     words = f"none runs at {NOBODY} (the default): mcpg-ctl quickstart starts one"
     assert examine("control-plane") == Said("skip", words, "")
-    assert examine("version") == Said("skip", "no control plane answers", "")
+    for check in ("version", "ready"):
+        assert examine(check) == Said("skip", "no control plane answers", "")
 
 
 def test_no_control_plane_where_one_was_asked_for(examine: Examine, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +186,62 @@ def test_a_control_plane_of_another_release(examine: Examine, answering: Fake, t
     answering.says("GET", "/v1/meta", data(META | {"version": theirs}))
     words = f"the control plane is {theirs}, this program 0.1.0"
     assert examine("version") == Said("warn", words, f"pip install 'mcpg-control-plane=={theirs}'")
+
+
+# ---- whether it can do its work
+
+
+def refused(**checks: object) -> Answer:
+    """What /readyz says with PostgreSQL down: it is alive, and can do nothing."""
+    return data({"ready": False, "checks": {"stopping": False, "writes": "ok"} | checks}, status=503)
+
+
+AWAY = "the database does not answer: ConnectionRefusedError: connection refused"
+
+
+def test_a_control_plane_that_can_do_its_work(examine: Examine, answering: Fake) -> None:
+    assert examine("ready") == Said("pass", "it is ready: its database answers and can be written to", "")
+
+
+def test_a_control_plane_whose_database_is_down_is_a_problem(ctl: Ctl, examine: Examine, answering: Fake) -> None:
+    answering.says("GET", "/readyz", refused(database=AWAY, leases="no heartbeat"))
+    words = f"the control plane at {answering.url} cannot do its work: database: {AWAY}; leases: no heartbeat"
+    assert examine("ready") == Said("fail", words, f"curl -sS {answering.url}/readyz")
+    assert ctl("doctor").code == 1
+    answering.says("GET", "/readyz", data({"ready": False, "checks": {"stopping": True, "database": "ok"}}, status=503))
+    assert examine("ready").detail == f"the control plane at {answering.url} cannot do its work: it is stopping"
+    answering.says("GET", "/readyz", data({"ready": False}, status=503))
+    assert examine("ready").detail.endswith(" cannot do its work: it does not say why")
+
+
+def test_the_remedy_names_the_database_of_the_control_plane_here(
+    examine: Examine, card: Card, fake: Fake, answering: Fake, state: Path
+) -> None:
+    answering.says("GET", "/readyz", refused(database=AWAY))
+    card(db_path="postgres://cp:secret@127.0.0.1:5432/mcpg")
+    assert examine("ready").fix == "pg_isready -d postgres://127.0.0.1:5432/mcpg"
+    card(db_path=str(state / "cp-state.db"))
+    assert examine("ready").fix == f"df -h {state / 'cp-state.db'}"
+
+
+def test_a_control_plane_that_does_not_say_in_time_whether_it_is_ready(
+    examine: Examine, answering: Fake, impatient: None
+) -> None:
+    """Its database may be frozen: it accepts connections and answers nothing."""
+    answering.says("GET", "/readyz", SILENT)
+    said = examine("ready")
+    assert said.status == "fail"
+    assert said.detail.startswith(f"{answering.url}/readyz does not answer (")
+    assert said.detail.endswith("): its database may hang")
+
+
+def test_a_url_that_cannot_be_read_is_for_another_check(examine: Examine) -> None:
+    assert examine("ready", "--cp-url", "http://[::1") == Said("skip", "no control plane answers", "")
+
+
+def test_a_control_plane_that_knows_no_readyz(examine: Examine, answering: Fake) -> None:
+    answering.says("GET", "/readyz", Answer(b'{"code": "not_found", "title": "x"}', 404))
+    assert examine("ready") == Said("skip", "the control plane does not say whether it is ready", "")
 
 
 # ---- who may connect

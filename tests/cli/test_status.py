@@ -26,7 +26,7 @@ from mcpg.machines import enrolment
 from mcpg.present.instances import derived_state
 from mcpg.wire.base import rfc3339
 
-from .fake import Ctl, Fake, data
+from .fake import SILENT, Ctl, Fake, data
 
 META = {
     "version": "0.1.0",
@@ -184,6 +184,29 @@ def test_server_up(
     ran = ctl("status", "-o", output)
     assert (ran.code, shown(ran.out, state)) == (0, snapshot)
     assert ctl("status", "-o", "name").out == f"{fake.url}\n"
+
+
+def test_one_that_runs_and_cannot_do_its_work_says_why(
+    ctl: Ctl, fake: Fake, record: Callable[..., dict[str, Any]]
+) -> None:
+    """With its PostgreSQL down it answers /v1/meta all the same."""
+    record()
+    fake.says("GET", "/v1/meta", data(META))
+    away = "the database does not answer: ConnectionRefusedError"
+    for answer, ready, why in (
+        (data({"ready": False, "checks": {"database": away, "writes": "ok"}}, status=503), False, f"database: {away}"),
+        (data({"ready": True, "checks": {"database": "ok", "writes": "ok"}}), True, None),
+        (data({"code": "not_found", "title": "of an older version"}, status=404), None, None),
+    ):
+        fake.says("GET", "/readyz", answer)
+        control = ctl("status", "-o", "json").json["control_plane"]
+        assert (control["state"], control["ready"], control["not_ready"]) == ("running", ready, why)
+        lines = ctl("status").out.splitlines()
+        assert lines[0].endswith(", NOT READY") == (why is not None)
+        assert (f"  Not ready      {why}; mcpg-ctl doctor" in lines) == (why is not None)
+    fake.says("GET", "/readyz", SILENT)
+    control = ctl("status", "-o", "json").json["control_plane"]
+    assert (control["ready"], control["not_ready"].startswith("/readyz does not answer (")) == (None, True)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from mcpg import __version__
-from mcpg.cli import ports, render
-from mcpg.cli.checks.facts import Facts, Skip, Verdict, bad, good, note
+from mcpg.cli import ports, render, running
+from mcpg.cli.checks.facts import ANSWER_S, Facts, Skip, Verdict, bad, good, note
 from mcpg.cli.client import RemoteError
-from mcpg.errors import McpgError, Unreachable
+from mcpg.errors import McpgError, Unavailable, Unreachable
 
 _FIRST_BYTE_S = 1.0
 _HEARTBEAT_S = 20.0  # the server's keep-alive comes every 15 s
@@ -76,6 +76,38 @@ def reachable(facts: Facts) -> Verdict:
     if is_unset:
         raise Skip(f"none runs at {facts.values.cp_url} (the default): mcpg-ctl quickstart starts one")
     return bad(words, _way_on(facts, source))
+
+
+def ready(facts: Facts) -> Verdict:
+    """Whether the control plane can do its work, as /readyz has it: its database answers and can be written to."""
+    problem: Unavailable | None = None
+    found: running.Ready | None = None
+    try:  # before anything else is asked: a database that is away takes its time
+        found = running.readiness(facts.values.cp_url, answer_s=ANSWER_S)
+    except ValueError:
+        pass  # of a URL that cannot be read, as the check before says
+    except Unavailable as exc:
+        problem = exc
+    facts.need_server()
+    if problem is not None:
+        words = f"{facts.api.url}/readyz does not answer ({problem.cause}): its database may hang"
+        return bad(words, _of_the_database(facts))
+    if found is None:
+        raise Skip("the control plane does not say whether it is ready")
+    if not found.ready:
+        return bad(f"the control plane at {facts.api.url} cannot do its work: {found.why}", _of_the_database(facts))
+    return good("it is ready: its database answers and can be written to")
+
+
+def _of_the_database(facts: Facts) -> str:
+    """What shows how the database is, where it is known which one it is."""
+    local = facts.local
+    if local.state != "running" or local.meta.get("replica") != facts.server.meta.get("replica"):
+        return f"curl -sS {shlex.quote(f'{facts.api.url}/readyz')}"
+    where = facts.place
+    return (
+        f"pg_isready -d {shlex.quote(where.shown)}" if where.path is None else f"df -h {shlex.quote(str(where.path))}"
+    )
 
 
 def _way_on(facts: Facts, source: str) -> str:
