@@ -1,9 +1,10 @@
 """
 Which operations this control plane drives, and who else is there: renewing, taking over, noticing that it was left behind.
 
-A control plane that has its database to itself takes every open row when it starts and gives them back when it stops: no heartbeat, no
-task. Where several share one, each beats every three seconds, looks for free rows every second, and stops driving when it
-cannot be sure of its leases any more. All of it is level-triggered: whatever was missed is found by the next look.
+A control plane that has its database to itself takes every open row when it starts and gives them back when it stops: no
+heartbeat, no task. Where several share one, each beats every three seconds, looks for free rows every second, and stops
+driving when it cannot be sure of its leases any more. All of it is level-triggered: whatever was missed is found by the next
+look.
 """
 
 from __future__ import annotations
