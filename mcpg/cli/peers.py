@@ -47,7 +47,10 @@ def _asked(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(local: Local, place: Place) -> list[dict[str, Any]]:
-    """A file has one control plane at a time: whoever is not the one that answers, is late or left."""
+    """
+    A file has one control plane at a time: whoever is not the one that answers, is late or left. When one that is late was
+    last seen nobody knows: alone on its database it writes no heartbeat.
+    """
     if place.path is None or not place.exists:
         return []
     with contextlib.suppress(McpgError), opened(place.path) as db:
@@ -60,9 +63,9 @@ def _row(row: tuple[Any, ...], local: Local) -> dict[str, Any]:
     found = dict(zip((*_TEXTS, "pid", "started_at", "seen_at"), row, strict=True))
     here = bool(local.record) and found["epoch"] == local.record.get("replica")
     answers = here and local.state == "running"
-    seen = local.answered_at if answers else found["seen_at"] / 1e6 if found["seen_at"] else None
-    state = "living" if answers else "late" if seen else "left"
-    times = {"started_at": census.rfc3339(found["started_at"] / 1e6), "seen_at": census.rfc3339(seen)}
+    state = "living" if answers else "late" if found["seen_at"] else "left"
+    seen = census.rfc3339(local.answered_at) if answers else None
+    times = {"started_at": census.rfc3339(found["started_at"] / 1e6), "seen_at": seen}
     whole = found | times | {"here": here, "state": state, "operations": 0, "clock_ahead_s": None}
     return {key: whole[key] for key in _KEYS}
 
@@ -72,7 +75,8 @@ def lines(data: Mapping[str, Any], now: float) -> Iterable[tuple[str, str]]:
     replicas = data["replicas"]
     there = [each for each in replicas if each["state"] != "left"]
     if there:
-        named = ", ".join(_named(each, now) for each in there[:_NAMED])
+        is_silent = data["control_plane"]["state"] == "silent"
+        named = ", ".join(_named(each, now, is_silent=is_silent) for each in there[:_NAMED])
         more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
         left = len(replicas) - len(there)
         yield "Replicas", f"{named}{more}{f'; {left} stopped' if left else ''}"
@@ -89,10 +93,13 @@ def lines(data: Mapping[str, Any], now: float) -> Iterable[tuple[str, str]]:
         yield "Other program", f"{len(others) - _NAMED} more: mcpg-ctl status -o json"
 
 
-def _named(replica: Mapping[str, Any], now: float) -> str:
-    """`http://127.0.0.1:7843 0.1.0 (this one, seen now)`"""
+def _named(replica: Mapping[str, Any], now: float, *, is_silent: bool) -> str:
+    """`http://127.0.0.1:7843 0.1.0 (this one, seen now)`; *is_silent*: the process of this one lives."""
     seen = render.ago(replica["seen_at"], now)
     words = f"late, last seen {seen}" if replica["state"] == "late" else f"seen {seen}"
+    if replica["seen_at"] is None:
+        how = "does not answer" if is_silent and replica["here"] else "gone"
+        words = f"{how}, started {render.ago(replica['started_at'], now)}"
     who = str(replica["http_url"] or replica["id"])
     ahead_s = replica["clock_ahead_s"] or 0.0
     if abs(ahead_s) > _CLOCKS_AGREE_S:

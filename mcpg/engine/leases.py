@@ -1,9 +1,10 @@
 """
 Which operations this control plane drives, and who else is there: renewing, taking over, noticing that it was left behind.
 
-A control plane that has its database to itself takes every open row when it starts, and that is all: no heartbeat, no
-task. Where several share one, each beats every three seconds, looks for free rows every second, and stops driving when it
-cannot be sure of its leases any more. All of it is level-triggered: whatever was missed is found by the next look.
+A control plane that has its database to itself takes every open row when it starts and gives them back when it stops: no
+heartbeat, no task. Where several share one, each beats every three seconds, looks for free rows every second, and stops
+driving when it cannot be sure of its leases any more. All of it is level-triggered: whatever was missed is found by the next
+look.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Leases:
         self._trusted_until = 0.0
         self._back_at = 0  # by the database's clock: since when our heartbeats go through again, for a lease's time
         self._alarm: asyncio.TimerHandle | None = None
+        self._is_known = False  # whether our row is this start's, and was not given back
         self._tasks: list[asyncio.Task[None]] = []
         self._look = asyncio.Event()
 
@@ -121,8 +123,10 @@ class Leases:
             introduced = (lease.agrees(self.me, self._db.clock_sql), *introduced)
         if not self.shared:
             await self._db.writer.execute(*introduced, lease.take_all(self.epoch, self._until(now)))
+            self._is_known = True
             return await reads.open_operations(self._db)
         await self._db.writer.execute(*introduced)
+        self._is_known = True
         self._trust(began)
         await self._see_replicas()
         rows = await reads.leased_to(self._db, self.epoch)
@@ -131,19 +135,21 @@ class Leases:
         return rows
 
     async def stop(self) -> None:
-        """Nothing is driven any more: others may take it at once."""
+        """Nothing is driven any more: others may take it at once, and whoever reads our row sees that we stopped."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._alarm is not None:
             self._alarm.cancel()
-        if self.shared and self._tasks:
-            self._tasks = []
+        self._tasks = []
+        if self._is_known:
+            self._is_known = False
             try:
                 async with asyncio.timeout(RENEW_S):
                     await self._db.writer.execute(*lease.leave(self.me, self._clock()))
             except (McpgError, TimeoutError) as exc:
-                log.warning("leases were not given back: they end by themselves in %g s (%s)", LEASE_S, exc)
+                then = f"they end by themselves in {LEASE_S:g} s" if self.shared else "the next start takes them"
+                log.warning("leases were not given back: %s (%s)", then, exc)
 
     # ---- the heartbeat
 

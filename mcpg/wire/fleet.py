@@ -176,7 +176,8 @@ class Replica(Body):
     """
     One control plane on this database. `id` belongs to its state directory, `epoch` to this start. `state`: living (heard
     within the time of a lease, or it answers), late (it was not), left (it stopped as planned: `seen_at` is null). `here` is
-    who answers. `operations` are the open ones that are leased to it. `seen_at` is by the clock of who answers;
+    who answers. `operations` are the open ones that are leased to it. `seen_at` is by the clock of who answers, and null where
+    `status` reads a file itself: no heartbeat is written to it;
     `clock_ahead_s` says how far that is ahead of the database's; null for all others, and on SQLite.
     """
 

@@ -3,6 +3,7 @@
 # ruff: noqa: F811  fixtures are imported under the names by which tests ask for them
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 import time
@@ -12,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from mcpg.cli import peers, running
+from mcpg.cli.database import place
 from mcpg.wire.fleet import Replica, Stranded
 
 from .fake import Ctl, Fake, data
@@ -117,22 +120,45 @@ def test_what_the_database_says_where_nobody_answers_is_never_that_somebody_live
 ) -> None:
     state.mkdir()
     shutil.copy(migrated, state / "cp-state.db")
-    seen = int((time.time() - 130) * 1e6)
+    began = int((time.time() - 130) * 1e6)
     with closing(sqlite3.connect(state / "cp-state.db")) as db:
         columns = "id,epoch,host,pid,version,http_url,started_at,seen_at"
         db.execute("DELETE FROM replica")
         db.executemany(
             f"INSERT INTO replica({columns}) VALUES(?,?,'h',1,'0.1.0',?,?,?)",
-            [("rep-1", "r-1", "http://one.test", 1, seen), ("rep-2", "r-2", "http://two.test", 2, 0)],
+            [("rep-1", "r-1", "http://one.test", began, began), ("rep-2", "r-2", "http://two.test", began + 1, 0)],
         )
         db.commit()
     assert lines_of(ctl("status"), "Replicas") == [
-        "Replicas       http://one.test 0.1.0 (late, last seen 2m ago); 1 stopped"
+        "Replicas       http://one.test 0.1.0 (gone, started 2m ago); 1 stopped"
     ]
     printed = ctl("status", "-o", "json").json
     assert ([each["state"] for each in printed["replicas"]], printed["stranded"]) == (["late", "left"], None)
+    assert [each["seen_at"] for each in printed["replicas"]] == [None, None], "no heartbeat is written to a file"
+    record(http_url="http://127.0.0.1:9")
+    assert lines_of(ctl("status"), "Replicas") == [
+        "Replicas       http://one.test 0.1.0 (this one, does not answer, started 2m ago); 1 stopped"
+    ]
+    record(start_ticks=1)  # it was killed
+    assert lines_of(ctl("status"), "Replicas") == [
+        "Replicas       http://one.test 0.1.0 (this one, gone, started 2m ago); 1 stopped"
+    ]
     record()  # one that answers, and is too old to know the question
     fake.says("GET", "/v1/meta", data(META))
     assert lines_of(ctl("status"), "Replicas") == [
         "Replicas       http://one.test 0.1.0 (this one, seen now); 1 stopped"
     ]
+
+
+async def test_one_that_has_a_file_to_itself_and_was_stopped_is_stopped(start_plane: Any, tmp_path: Path) -> None:
+    """It writes no heartbeat; that it stopped, it writes."""
+
+    def said() -> list[tuple[str, str | None]]:
+        found = peers.look(running.look(tmp_path), place("", tmp_path, {}))["replicas"]
+        return [(each["state"], each["seen_at"]) for each in found]
+
+    async with start_plane(tmp_path):
+        assert [state for state, _ in await asyncio.to_thread(said)] == ["living"]
+    assert said() == [("left", None)]
+    async with start_plane(tmp_path):
+        assert [state for state, _ in await asyncio.to_thread(said)] == ["living"]

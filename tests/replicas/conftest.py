@@ -40,6 +40,7 @@ class Replica(Plane):
         for task in [*engine.leases._tasks, *engine.feed._tasks, *filter(None, [engine._patrol])]:
             task.cancel()
         engine.leases._tasks, engine.feed._tasks = [], []
+        engine.leases._is_known = False  # it gives nothing back
         if engine.leases._alarm is not None:
             engine.leases._alarm.cancel()
         clocks = engine.agents._clocks
