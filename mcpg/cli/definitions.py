@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mcpg.machines.replay import Rules
 
 MOST = 1024 * 1024  # bytes of a definition; ours have some 4,000
+_HOW = "mcpg-ctl machine show NAME -o json > FILE"
 _SHOWN = 120  # characters of a part that disagrees
 
 
@@ -48,14 +49,23 @@ def definition(name: str) -> Rules:
     """The definition in a file: alone, or as `machine show -o json` has it. Raises NotFound, Usage or BadSpec."""
     from mcpg.machines.replay import rules, rules_of
 
-    said = content(name, MOST, "an operation's id, or a file of: mcpg-ctl operation export ID --file FILE")
+    said = content(name, MOST, _HOW)
+    no_definition = f"{name} is not a machine definition"
     try:
         found = json.loads(said)
     except (ValueError, RecursionError) as exc:
-        raise BadSpec(f"{name} is not a machine definition", cause=f"it is not JSON: {exc}") from None
-    if not (isinstance(found, dict) and isinstance(found.get("body"), str)):
-        return rules_of(found)
-    ready = rules(found["body"])
+        raise BadSpec(no_definition, cause=f"it is not JSON: {exc}", hint=_HOW) from None
+    if isinstance(found, dict) and isinstance(held := found.get("definitions"), dict) and held:
+        last = f"jq '.definitions[.operation.history[-1].definition]' {quoted(name)} > NEW.json"
+        cause = f"it is an operation's export, which holds {len(held)}"
+        raise BadSpec(no_definition, cause=cause, hint=f"{last}      name that")
+    try:
+        shows = isinstance(found, dict) and isinstance(found.get("body"), str)
+        ready = rules(found["body"]) if shows else rules_of(found)
+    except BadSpec as exc:
+        raise BadSpec(no_definition, cause=exc.cause, hint=_HOW) from None
+    if not shows:
+        return ready
     if wrong := disagreement(found, ready):
         raise BadSpec(
             f"{name} says two things: {wrong}",

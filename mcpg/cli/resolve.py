@@ -236,15 +236,21 @@ def _missing(line: Line, command: Command, missing: list[Option], stored: Contex
     if any(option.field in ("org", "workspace", "env") for option in missing):
         ways += f"; context {stored.name} has none" if stored else "; no context is in use"
         way_on = "      or keep it in a context: mcpg-ctl context list"
-    flags = " ".join(
+    flags = [
         option.metavar if option.field in command.positional else f"{option.name} {option.metavar}"
         for option in missing
-    )
+    ]
+    if len(command.positional) > 1:  # each is told by its place: what was given stays there
+        from mcpg.cli.inputs import quoted
+
+        places = [(command.option(field), line.flags.get(field)) for field in command.positional]
+        flags = [quoted(given) if given else option.metavar for option, given in places]
+        way_on += f"      as in: {command.examples[0]}"
     name = " ".join(command.words)
     return Usage(
         f"{name} needs {needs}",
         cause=f"not set: {ways}",
-        hint=f"{line.prog} {name} {flags} …{way_on}",
+        hint=f"{line.prog} {name} {' '.join(flags)} …{way_on}",
         missing=names,
     )
 

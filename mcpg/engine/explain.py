@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcpg.engine import compensation, steer
+from mcpg.engine import compensation, steer, supervision
 from mcpg.engine.core import Core
 from mcpg.engine.evidence import unasked
 from mcpg.engine.operation import Operation
@@ -85,7 +85,7 @@ async def explain(engine: Core, row: Row, *, drives: bool) -> Explained:
     rest = table.rests.get(table.states(op.state))
     if rest is None:
         found.kind = "final"
-        found.next = _after_the_end(op, table)
+        found.next = await _after_the_end(engine, op, table)
         return found
     found.replicas = await _replicas(engine, op)
     facts, asked = await _facts(engine, op)
@@ -128,8 +128,10 @@ def _of_another_version(op: Operation, table: Table, lines: list[Line]) -> str:
     )
 
 
-def _after_the_end(op: Operation, table: Table) -> list[str]:
-    if op.state in table.failure_values:
+async def _after_the_end(engine: Core, op: Operation, table: Table) -> list[str]:
+    """No retry of a recovery that nothing needs, such as one that was cancelled while every replica served."""
+    is_due = op.kind != supervision.KIND or await supervision.is_needed(engine, op.instance_id)
+    if op.state in table.failure_values and is_due:
         return [f"mcpg-ctl operation show {op.id}", f"mcpg-ctl operation retry {op.id}"]
     return [f"mcpg-ctl operation show {op.id}", f"mcpg-ctl operation replay {op.id}"]
 

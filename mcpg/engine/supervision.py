@@ -99,12 +99,7 @@ async def _begin(
     if row is None or row["deleted_at"] is not None:
         engine.exits.pop(instance_id, None)
         return None
-    provisioner = engine.provisioner
-    if provisioner is None or not provisioner.observes or not row["managed"]:
-        return None
-    if row["orphaned_at"] is not None or row["operation_id"] is not None:
-        return None
-    down = await _down(engine, row)
+    down = await _ours_to_start(engine, row)
     if not down:
         return None
     last = await reads.last_operation(engine.db, instance_id)
@@ -153,6 +148,22 @@ async def down(engine: Core, instance_id: str) -> frozenset[int]:
     """The replicas of a gateway that should run and do not, as far as this control plane can see; none for one that is gone."""
     row = await reads.find_instance(engine.db, instance_id)
     if row is None or engine.provisioner is None or not engine.provisioner.observes:
+        return frozenset()
+    return await _down(engine, row)
+
+
+async def is_needed(engine: Core, instance_id: str) -> bool:
+    """Whether a recovery that is asked for now would begin: `anew` refuses it otherwise."""
+    row = await reads.find_instance(engine.db, instance_id)
+    return row is not None and row["deleted_at"] is None and bool(await _ours_to_start(engine, row))
+
+
+async def _ours_to_start(engine: Core, row: Row) -> frozenset[int]:
+    """The replicas that a recovery would start now: none where nobody observes, it is nobody's, or an operation is on it."""
+    provisioner = engine.provisioner
+    if provisioner is None or not provisioner.observes or not row["managed"]:
+        return frozenset()
+    if row["orphaned_at"] is not None or row["operation_id"] is not None:
         return frozenset()
     return await _down(engine, row)
 

@@ -84,8 +84,7 @@ def rules_of(body: Any) -> Rules:
     """From a definition as JSON values; raises as `rules`."""
     wrong = _wrong(body)
     if wrong:
-        hint = "a definition: mcpg-ctl machine show NAME -o json, or an operation's export"
-        raise BadSpec("this is not a machine definition", cause=wrong, hint=hint)
+        raise BadSpec("this is not a machine definition", cause=wrong, hint="mcpg-ctl machine show NAME -o json > FILE")
     shipped = TABLES.get(body["name"])
     ours = {m.guard.__name__: m.guard for m in shipped.moves if m.guard} if shipped else {}
     same_facts = shipped is not None and [f.name for f in dataclasses.fields(shipped.facts)] == body["facts"]

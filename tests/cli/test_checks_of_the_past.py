@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,22 @@ def test_rows_that_would_notice_are_counted(acme: Ctl, fake: Fake, tmp_path: Pat
 def test_a_definition_that_is_not_there(acme: Ctl, fake: Fake) -> None:
     fake.says("GET", "/v1/machines/definitions/washing", refusal(errors.NotFound("no definition washing")))
     assert acme("machine", "diff", "washing", "provision").code == 3
+
+
+HALVES = {
+    "provision": "provision NAME|HASH|FILE",
+    "'a b'": "'a b' NAME|HASH|FILE",
+    "--after provision": "NAME|HASH|FILE provision",
+    "": "NAME|HASH|FILE NAME|HASH|FILE",
+}
+
+
+@pytest.mark.parametrize("given", HALVES)
+def test_one_definition_is_half_of_a_question(acme: Ctl, given: str) -> None:
+    ran = acme("machine", "diff", *shlex.split(given))
+    example = "as in: mcpg-ctl machine diff provision provision.json"
+    hint = f"hint:  mcpg-ctl machine diff {HALVES[given]} …      {example}"
+    assert (ran.code, ran.err.splitlines()[2]) == (2, hint)
 
 
 # ---- machine upgrade

@@ -88,3 +88,39 @@ def test_words_and_counts_are_no_part_of_a_definition(acme: Ctl, tmp_path: Path,
     found |= {"title": "mine", "mermaid": ""}
     alone = written(tmp_path, TABLES["provision"].definition(), "alone.json")
     assert acme("machine", "diff", written(tmp_path, found), alone).code == 0
+
+
+@pytest.mark.parametrize("argv", ASKED)
+def test_an_export_is_told_from_a_definition(acme: Ctl, fake: Fake, tmp_path: Path, argv: str) -> None:
+    op = written(tmp_path, export(), "op.json")
+    fake.says("GET", "/v1/machines/definitions/provision", data({"body": TABLES["provision"].canonical}))
+    ran = acme(*(word.format(op, op=op) for word in argv.split()))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines()[:3] == [
+        f"error: {op} is not a machine definition",
+        "cause: it is an operation's export, which holds 1",
+        f"hint:  jq '.definitions[.operation.history[-1].definition]' {op} > NEW.json      name that",
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": 1}', '{"body": "x"}'])
+def test_what_is_no_definition_is_told_by_its_file(acme: Ctl, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    ran = acme("machine", "diff", str(path), str(path))
+    first, _, hint = ran.err.splitlines()[:3]
+    assert (ran.code, first) == (2, f"error: {path} is not a machine definition")
+    assert hint == "hint:  mcpg-ctl machine show NAME -o json > FILE"
+
+
+@pytest.mark.parametrize("argv", ASKED)
+def test_a_file_that_is_not_there_is_told_with_how_to_make_one(
+    acme: Ctl, fake: Fake, tmp_path: Path, argv: str
+) -> None:
+    op = written(tmp_path, export(), "op.json")
+    fake.says("GET", "/v1/machines/definitions/provision", data({"body": TABLES["provision"].canonical}))
+    ran = acme(*(word.format("nosuch.json", op=op) for word in argv.split()))
+    assert (ran.code, ran.err.splitlines()) == (
+        3,
+        ["error: no file nosuch.json", "hint:  mcpg-ctl machine show NAME -o json > FILE"],
+    )

@@ -77,6 +77,8 @@ async def test_a_recovery_that_was_cancelled_is_retried(on: Plane, staged: Stage
     await staged.dies(uid, 1)
     operation = await rests_in(on, "paused")
     await on.steer(operation["id"], "cancel")
+    offered = (await on.client.get(f"/v1/operations/{operation['id']}/explain")).json()["next"]
+    assert offered[-1] == f"mcpg-ctl operation retry {operation['id']}"
     staged.doomed = set()
     new = await on.steer(operation["id"], "retry", "look again")
     assert (new["kind"], new["retry_of"]) == ("recover", operation["id"])
@@ -97,6 +99,8 @@ async def test_a_cancel_of_the_watch_ends_the_watch_and_no_more(staged: Staged, 
         )
         await plane.steer(watched["id"], "cancel")
         assert (await plane.client.get("/v1/stranded")).json() == []
+        offered = (await plane.client.get(f"/v1/operations/{watched['id']}/explain")).json()["next"]
+        assert offered == [f"mcpg-ctl operation {verb} {watched['id']}" for verb in ("show", "replay")]
         await staged.dies(uid, 2)
         again = await rests_in(plane, "watching", 1)
         assert again["id"] != watched["id"]
