@@ -119,14 +119,14 @@ def words(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
 
 
-def unavailable(exc: BaseException) -> Unavailable:
-    """For a caller: it may try again."""
-    what = (
-        "the database cannot do it now"
-        if is_of_the_database(exc) and not is_away(exc)
-        else "the database does not answer"
-    )
-    return Unavailable(what, cause=f"{type(exc).__name__}: {words(exc)}")
+def unavailable(exc: BaseException, known: str = "") -> Unavailable:
+    """For a caller: it may try again. *known* is what is certain of what it asked for, e.g. that nothing was written."""
+    if is_of_the_database(exc) and not is_away(exc):
+        what, look = "the database cannot do it now", "PostgreSQL's log says more"
+    else:
+        what, look = "the database does not answer", "see that PostgreSQL runs where the control plane's --db-url says"
+    hint = f"{known}{'; ' if known else ''}{look}; mcpg-ctl doctor"
+    return Unavailable(what, cause=f"{type(exc).__name__}: {words(exc)}", hint=hint)
 
 
 def unusable(url: str, exc: BaseException) -> McpgError:

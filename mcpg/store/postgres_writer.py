@@ -40,7 +40,7 @@ from mcpg.store.postgres_link import (
     unavailable,
     words,
 )
-from mcpg.store.writer import MAX_BATCH, Fate, JournalWriter, Waiting, reach
+from mcpg.store.writer import MAX_BATCH, NOT_WRITTEN, Fate, JournalWriter, Waiting, reach
 
 log = logging.getLogger("mcpg.store")
 
@@ -162,7 +162,7 @@ class PostgresWriter(JournalWriter):
             except Exception as exc:  # whatever it is, the transaction is over and nothing is written
                 has_lost = self._con is None or self._con.is_closed() or is_away(exc)
                 await self._drop()
-                failure = _unknown(lost) if lost is not None else unavailable(exc)
+                failure = _unknown(lost) if lost is not None else unavailable(exc, NOT_WRITTEN)
                 if not has_lost and not isinstance(exc, asyncpg.TransactionRollbackError):
                     trace = None if self.trouble else exc  # once is enough for what goes on
                     log.error("journal: a batch of %d could not be written", len(batch), exc_info=trace)  # noqa: TRY400

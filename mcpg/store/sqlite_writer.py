@@ -39,7 +39,7 @@ from mcpg.store.journal import (
     refusal,
     table_timeout,
 )
-from mcpg.store.writer import Fate, JournalWriter, Waiting, reach
+from mcpg.store.writer import NOT_WRITTEN, Fate, JournalWriter, Waiting, reach
 
 log = logging.getLogger("mcpg.store")
 
@@ -264,7 +264,8 @@ class SqliteWriter(JournalWriter):
         trace = None if self.trouble else exc  # once is enough for what goes on
         log.error("journal: a batch of %d could not be written: %s", len(batch), exc, exc_info=trace)
         self._roll_back()
-        failure = Unavailable("the database could not be written", cause=f"{type(exc).__name__}: {exc}")
+        hint = f"{NOT_WRITTEN}; is its disk full, read-only or its file locked? mcpg-ctl doctor"
+        failure = Unavailable("the database could not be written", cause=f"{type(exc).__name__}: {exc}", hint=hint)
         return [(future, failure) for _, future in batch]
 
     def _roll_back(self) -> None:

@@ -22,6 +22,7 @@ Waiting = tuple[Unit, "asyncio.Future[list[Line]]"]
 Fate = tuple["asyncio.Future[list[Line]]", "list[Line] | BaseException"]
 
 MAX_BATCH = 256
+NOT_WRITTEN = "this was not written"  # what a caller is told of a unit whose transaction is known to be over
 
 
 def reach(moment: str, fates: Iterable[list[Line] | BaseException]) -> None:

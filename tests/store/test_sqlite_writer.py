@@ -63,6 +63,7 @@ async def test_somebody_else_who_does_not_end_is_not_waited_for_for_ever(
     with pytest.raises(Unavailable) as refused:
         await db.writer.fire(drain())
     assert refused.value.cause == "OperationalError: database is locked"
+    assert refused.value.hint == "this was not written; is its disk full, read-only or its file locked? mcpg-ctl doctor"
     other.execute("COMMIT")
     caplog.clear()
     assert (await db.writer.fire(drain())).seq == 2
