@@ -78,9 +78,11 @@ async def _gateways(engine: Core) -> list[Stranded]:
         dialled = engine.provisioner.dials(instance_id)
         urls = ", ".join(sorted({dialled[number] for number in lost if number in dialled}))
         who = f"replica{'s' * (len(lost) > 1)} {', '.join(map(str, sorted(lost)))}"
-        words = f"{row['name']} ({who}) dials {urls}, where no control plane lives; started anew after {STRANDED_S:g} s of that"
-        uid = row["instance_uid"]
-        out.append(Stranded("gateway", uid, "dials nobody", words, since, f"mcpg-ctl instance show {uid}"))
+        words = f"{row['name']} ({who}) dials {urls}, where no control plane lives;"
+        words += f" after {STRANDED_S:g} s of that it is started anew by itself; if it is not, publish it again"
+        place = f"--org {row['org']} --workspace {row['workspace']} --env {row['environment']}"
+        hint = f"mcpg-ctl provision create {place} --name {row['name']}"
+        out.append(Stranded("gateway", row["instance_uid"], "dials nobody", words, since, hint))
     return out
 
 
