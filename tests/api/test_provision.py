@@ -77,11 +77,15 @@ async def test_an_unknown_scope_is_not_found_and_what_exists_is_named(
     assert "default" in problem["detail"]
 
 
-@pytest.mark.parametrize(
-    "bad", ["..%2fadmin", "%2e%2e", "A", "a", "-ab", "ab-", "a_b", "x" * 41, "a%00b", "a%20b", "a.b"]
-)
+@pytest.mark.parametrize("bad", ["..%2fadmin", "%2e%2e", "A", "a", "-ab", "ab-", "a_b", "x" * 41, "a%20b", "a.b"])
 async def test_a_segment_that_is_no_slug_is_refused(plane: Plane, bad: str) -> None:
     await refused(plane, 400, "bad_slug", f"/v1/orgs/{bad}/workspaces/default/environments/default/gateways", json={})
+
+
+async def test_a_segment_that_is_no_text_is_refused(plane: Plane) -> None:
+    path = "/v1/orgs/a%00b/workspaces/default/environments/default/gateways"
+    problem = await refused(plane, 400, "invalid_argument", path, json={})
+    assert problem["title"] == "'a%00b' in the path cannot be read"
 
 
 async def raw(plane: Plane, request: bytes) -> bytes:

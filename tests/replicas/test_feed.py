@@ -188,14 +188,17 @@ async def test_who_lost_the_database_catches_up_from_where_it_was(
 ) -> None:
     first, second = await replicas(2)
     heard = heard_by(second)
-    raw_lines, away = reads.raw_lines, [True]
+    raw_lines, away, tried = reads.raw_lines, [True], asyncio.Event()
 
     async def blip(db: Any, *args: Any) -> list[dict[str, Any]]:
         if away and db is second.db:
+            tried.set()
             raise Unavailable("the database could not be read", cause="a cut")
         return await raw_lines(db, *args)
 
     monkeypatch.setattr("mcpg.store.reads.raw_lines", blip)
+    async with asyncio.timeout(BOUND_S):
+        await tried.wait()  # the read that was under way when the database went is over
     operation = (await first.publish("edge-1"))[-1]["operation_id"]
     assert heard == []
     away.clear()
